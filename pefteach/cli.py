@@ -1,0 +1,84 @@
+"""The command line. Every command imports what it needs when it runs, so that ``pefteach --help`` is instant."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="Learn parameter-efficient fine-tuning by building it.", no_args_is_help=True, add_completion=False)
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of a table.")]
+
+
+@app.command()
+def lab(
+    port: Annotated[int, typer.Option(help="The port to listen on, on this computer only.")] = 8888,
+    browser: Annotated[bool, typer.Option(help="Open a browser window.")] = True,
+) -> None:
+    """Open the course in JupyterLab."""
+    from pefteach.lab import open_lab
+
+    raise typer.Exit(open_lab(port, browser))
+
+
+@app.command()
+def doctor() -> None:
+    """Say what this machine can do, and what to do about what it can't."""
+    from pefteach.doctor import print_report
+
+    raise typer.Exit(print_report())
+
+
+@app.command()
+def pretrain(
+    out: Annotated[Path, typer.Option(help="The folder to make the base in; an interrupted run goes on.")] = Path("base"),
+    steps: Annotated[int, typer.Option(help="Optimiser steps.")] = 4000,
+    seed: Annotated[int, typer.Option(help="The same seed makes the same base.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+) -> None:
+    """Make the tokenizer and the base from the project's own text."""
+    from rich import print_json
+
+    from pefteach.pretrain import pretrain as run
+
+    print_json(data=run(out, steps=steps, seed=seed, device=device))
+
+
+@app.command()
+def build(
+    names: Annotated[list[str] | None, typer.Argument(help="Lessons to build, such as 07_lora; all if none.")] = None,
+    check: Annotated[bool, typer.Option(help="Run nothing: fail if a notebook is not what its source says.")] = False,
+) -> None:
+    """Run the lessons' sources and store the notebooks with their outputs; generate the exercises' student versions."""
+    from pefteach.build import build_course
+
+    raise typer.Exit(build_course(names or [], check))
+
+
+@app.command()
+def checks(json: Json = False) -> None:
+    """Check the checks: stubs, right answers and every misconception of every exercise."""
+    from pefteach.exercises.report import print_checks
+
+    raise typer.Exit(print_checks(json))
+
+
+@app.command()
+def bench(
+    name: Annotated[str, typer.Argument(help="methods, widgets, lessons or start.")],
+    json: Json = False,
+) -> None:
+    """Measure speed, as ratios of medians with the arms taking turns."""
+    from pefteach.bench import print_bench
+
+    print_bench(name, json)
+
+
+def main() -> None:
+    """Run a command; a mistake in what it was given becomes one sentence."""
+    try:
+        app()
+    except (ValueError, OSError) as error:
+        sys.exit(f"pefteach: {error}")
