@@ -1,0 +1,1 @@
+"""Pure functions from numbers to pictures: ``draw_…(figure, numbers)``. Lessons and explorers both call them."""

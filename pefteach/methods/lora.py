@@ -1,0 +1,109 @@
+"""LoRA: a frozen weight plus a trained product of two thin matrices.
+
+Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models", section 4.1:
+
+    h = W0 x + s · B A x,    A: (r, in),  B: (out, r),  s = alpha / r
+
+A starts random and B at zero, so the model starts as it was. rsLoRA (Kalajdzievski 2023) takes
+s = alpha / √r, which keeps the size of the update steady as the rank grows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pefteach.methods.method import Method, Part, PartsAdapter, find_linear, linear_shape
+
+
+@dataclass(frozen=True)
+class LoRA(Method):
+    """Settings of LoRA.
+
+    Args:
+        rank: r, at least 1 and at most min(in, out) of every target.
+        alpha: the numerator of the scale s, above 0.
+        target_modules: which linear layers; see :func:`pefteach.methods.method.find_linear`.
+        dropout: share of the inputs to A that is zeroed while training; the frozen path sees all of them.
+        rslora: scale by alpha / √r.
+
+    Raises:
+        ValueError: when attached with a rank, alpha or dropout out of range, or an unknown target.
+    """
+
+    rank: int = 8
+    alpha: float = 16.0
+    target_modules: str | Sequence[str] = ("q_proj", "v_proj")
+    dropout: float = 0.0
+    rslora: bool = False
+
+    peft_type: ClassVar[str] = "LORA"
+
+    @property
+    def scale(self) -> float:
+        return self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
+
+    def build(self, model: nn.Module, name: str) -> PartsAdapter:
+        if self.alpha <= 0:
+            raise ValueError(f"alpha must be above 0, not {self.alpha}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must be at least 0 and below 1, not {self.dropout}")
+        layers = find_linear(model, self.target_modules)
+        for path, layer in layers.items():
+            limit = min(linear_shape(layer))
+            if not 1 <= self.rank <= limit:
+                raise ValueError(f"rank must be between 1 and {limit} for {path} {linear_shape(layer)}, not {self.rank}")
+        return PartsAdapter(self, model, name, {path: LoRAPart(layer, self) for path, layer in layers.items()})
+
+    def to_peft(self) -> dict:
+        targets = self.target_modules
+        return {
+            "peft_type": self.peft_type,
+            "r": self.rank,
+            "lora_alpha": self.alpha,
+            "lora_dropout": self.dropout,
+            "use_rslora": self.rslora,
+            "target_modules": targets if isinstance(targets, str) else list(targets),
+        }
+
+    @classmethod
+    def from_peft(cls, config: dict) -> LoRA:
+        return cls(
+            rank=config["r"],
+            alpha=config["lora_alpha"],
+            target_modules=config["target_modules"],
+            dropout=config.get("lora_dropout", 0.0),
+            rslora=config.get("use_rslora", False),
+        )
+
+
+class LoRAPart(Part):
+    """The two thin matrices beside one linear layer. They stay in float32 whatever the base's precision."""
+
+    def __init__(self, layer: nn.Module, method: LoRA):
+        super().__init__()
+        fan_in, fan_out = linear_shape(layer)
+        self.lora_A = nn.Linear(fan_in, method.rank, bias=False)
+        self.lora_B = nn.Linear(method.rank, fan_out, bias=False)
+        self.scale, self.dropout = method.scale, method.dropout
+        nn.init.kaiming_uniform_(self.lora_A.weight, a=math.sqrt(5))  # U(-1/√in, 1/√in)
+        nn.init.zeros_(self.lora_B.weight)
+
+    def forward(self, call, x: Tensor) -> Tensor:  # (..., in) -> (..., out)
+        y = call(x)
+        low = self.lora_A(F.dropout(x.to(self.lora_A.weight.dtype), self.dropout, self.training))  # (..., r)
+        return y + (self.scale * self.lora_B(low)).to(y.dtype)
+
+    def delta_weight(self) -> Tensor:
+        """ΔW = s · B A, (out, in)."""
+        return self.scale * self.lora_B.weight @ self.lora_A.weight
+
+    def merged_weight(self, layer: nn.Module) -> Tensor:
+        delta = self.delta_weight()
+        delta = delta if isinstance(layer, nn.Linear) else delta.T  # Conv1D stores (in, out)
+        return (layer.weight + delta).to(layer.weight.dtype)

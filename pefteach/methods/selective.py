@@ -1,0 +1,120 @@
+"""Train some of the base's own tensors, and no new ones: all, the last blocks, the norms, or the biases."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import nn
+
+from pefteach.methods.method import Method, TensorAdapter, base_modules, base_parameters, find_linear, linear_shape
+
+
+class Selective(Method):
+    """A method that is a choice among the base's tensors. peft has none of these, so the file says which it is."""
+
+    def choose(self, model: nn.Module) -> dict[str, nn.Parameter]:
+        raise NotImplementedError
+
+    def build(self, model: nn.Module, name: str) -> TensorAdapter:
+        return TensorAdapter(self, model, name, self.choose(model))
+
+    def to_peft(self) -> dict:
+        return {"peft_type": None, "method": type(self).__name__, **asdict(self)}
+
+    @classmethod
+    def from_peft(cls, config: dict) -> Selective:
+        return cls(**{key: config[key] for key in cls.__dataclass_fields__})
+
+
+@dataclass(frozen=True)
+class FullFineTuning(Selective):
+    """Every tensor. What all the others are measured against."""
+
+    def choose(self, model: nn.Module) -> dict[str, nn.Parameter]:
+        return base_parameters(model)
+
+
+@dataclass(frozen=True)
+class LastLayers(Selective):
+    """The last ``count`` blocks and the final norm; a head tied to the embedding stays frozen with it.
+
+    Lee, Tang & Lin 2019, "What Would Elsa Do?".
+
+    Raises:
+        ValueError: when attached with a count of 0 or above the number of blocks.
+    """
+
+    count: int = 2
+
+    def choose(self, model: nn.Module) -> dict[str, nn.Parameter]:
+        # The blocks are the longest list of modules: model.layers, transformer.h, encoder.layer …
+        lists = {path: m for path, m in base_modules(model) if isinstance(m, nn.ModuleList)}
+        if not lists:
+            raise ValueError("this model has no list of blocks to take the last ones of")
+        path, blocks = max(lists.items(), key=lambda item: len(item[1]))
+        if not 1 <= self.count <= len(blocks):
+            raise ValueError(f"count must be between 1 and the {len(blocks)} blocks of {path}, not {self.count}")
+        starts = tuple(f"{path}.{i}." for i in range(len(blocks) - self.count, len(blocks)))
+        parent = path.rpartition(".")[0]
+        norm = re.compile(rf"{re.escape(parent + '.') if parent else ''}(norm|ln_f|final_layer_norm)\.\w+")
+        return {n: p for n, p in base_parameters(model).items() if n.startswith(starts) or norm.fullmatch(n)}
+
+
+@dataclass(frozen=True)
+class Norms(Selective):
+    """The scales (and shifts) of every LayerNorm and RMSNorm."""
+
+    def choose(self, model: nn.Module) -> dict[str, nn.Parameter]:
+        norms = tuple(f"{path}." for path, module in base_modules(model) if "norm" in type(module).__name__.lower())
+        chosen = {name: p for name, p in base_parameters(model).items() if name.startswith(norms)}
+        if not chosen:
+            raise ValueError("this model has no normalisation layers to train")
+        return chosen
+
+
+@dataclass(frozen=True)
+class BitFit(Selective):
+    """The biases. Ben-Zaken, Goldberg & Ravfogel 2021, "BitFit".
+
+    Args:
+        add_to: linear layers that get a zero bias if they have none, since a plain Llama has no biases at all.
+
+    Raises:
+        ValueError: when attached to a model without biases and with nothing to add.
+    """
+
+    add_to: Sequence[str] = ()
+
+    def build(self, model: nn.Module, name: str) -> TensorAdapter:
+        layers = find_linear(model, self.add_to) if self.add_to else {}
+        new = {f"{path}.bias": layer for path, layer in layers.items() if layer.bias is None}
+        chosen = self.choose(model)
+        for key, layer in new.items():
+            chosen[key] = nn.Parameter(torch.zeros(linear_shape(layer)[1]).to(layer.weight))
+        if not chosen:
+            names = dict.fromkeys(path.rsplit(".", 1)[-1] for path, m in base_modules(model) if linear_shape(m))
+            raise ValueError(f"this model has no biases: add zero ones with add_to=, to any of {', '.join(names)}")
+        return _BiasAdapter(self, model, name, chosen, new)
+
+    def choose(self, model: nn.Module) -> dict[str, nn.Parameter]:
+        return {n: p for n, p in base_parameters(model).items() if n.endswith("bias")}
+
+
+class _BiasAdapter(TensorAdapter):
+    """Biases that the base did not have exist only while the adapter is attached."""
+
+    def __init__(self, method: BitFit, model: nn.Module, name: str, chosen: dict, new: dict[str, nn.Module]):
+        super().__init__(method, model, name, chosen)
+        self.new = new
+
+    def insert(self) -> None:
+        for key, layer in self.new.items():
+            layer.bias = self.chosen[key]
+
+    def remove(self) -> None:
+        super().remove()
+        for layer in self.new.values():
+            layer.bias = None

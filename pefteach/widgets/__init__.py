@@ -1,0 +1,1 @@
+"""Explorers: a question, sliders, and a picture that answers. One file each."""
