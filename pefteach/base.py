@@ -21,7 +21,9 @@ def check_base(folder: Path = BASE) -> None:
     """
     sums = Path(folder) / "SHA256SUMS"
     if not sums.exists():
-        raise FileNotFoundError(f"no base at {folder}: clone the whole repository, or make one with `pefteach pretrain`")
+        raise FileNotFoundError(
+            f"no base at {folder}: clone the whole repository, or make one with `pefteach pretrain`"
+        )
     for line in sums.read_text().splitlines():
         expected, name = line.split("  ")
         file = sums.parent / name

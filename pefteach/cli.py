@@ -8,7 +8,9 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="Learn parameter-efficient fine-tuning by building it.", no_args_is_help=True, add_completion=False)
+app = typer.Typer(
+    help="Learn parameter-efficient fine-tuning by building it.", no_args_is_help=True, add_completion=False
+)
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of a table.")]
 
 
@@ -33,7 +35,9 @@ def doctor() -> None:
 
 @app.command()
 def pretrain(
-    out: Annotated[Path, typer.Option(help="The folder to make the base in; an interrupted run goes on.")] = Path("base"),
+    out: Annotated[Path, typer.Option(help="The folder to make the base in; an interrupted run goes on.")] = Path(
+        "base"
+    ),
     steps: Annotated[int, typer.Option(help="Optimiser steps.")] = 4000,
     seed: Annotated[int, typer.Option(help="The same seed makes the same base.")] = 0,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
@@ -44,6 +48,17 @@ def pretrain(
     from pefteach.pretrain import pretrain as run
 
     print_json(data=run(out, steps=steps, seed=seed, device=device))
+
+
+@app.command()
+def card(folder: Annotated[Path | None, typer.Argument(help="The base; the one that ships if none.")] = None) -> None:
+    """Measure a base again and write its MODEL_CARD.md."""
+    from rich import print_json
+
+    from pefteach.model_card import write_card
+    from pefteach.paths import BASE
+
+    print_json(data=write_card(folder or BASE))
 
 
 @app.command()

@@ -47,7 +47,9 @@ class TrainingDiverged(RuntimeError):
     """The loss became NaN or infinite. The weights are those of the last good step."""
 
     def __init__(self, step: int, loss: float, history: History):
-        super().__init__(f"the loss was {loss} at step {step}; the weights of the step before it are kept (try a lower lr)")
+        super().__init__(
+            f"the loss was {loss} at step {step}; the weights of the step before it are kept (try a lower lr)"
+        )
         self.step, self.history = step, history
 
 
@@ -128,7 +130,7 @@ def fit(
             raise ValueError("the data set is empty: there is nothing to train on")
         data = batches_of(data, batch_size, seed)
     learning_rate(0, steps, lr, schedule, warmup)  # refuse an unknown schedule now, not after an hour
-    parameters = list(named.values())
+    parameters: list[Tensor] = list(named.values())
     decayed = [p for p in parameters if p.ndim > 1]  # never pull biases, norms and scales towards zero
     rest = [p for p in parameters if p.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
@@ -171,7 +173,9 @@ def fit(
                 {"step": step, "loss": value, "lr": optimizer.param_groups[0]["lr"], "grad_norm": norm.item(),
                  "tokens": tokens, "seconds": time.monotonic() - began}
             )  # fmt: skip
-            bar.set_postfix(loss=f"{value:.3f}", tokens_per_s=f"{tokens * len(history.rows) / (time.monotonic() - began):,.0f}")
+            bar.set_postfix(
+                loss=f"{value:.3f}", tokens_per_s=f"{tokens * len(history.rows) / (time.monotonic() - began):,.0f}"
+            )
             bar.update()
             if checkpoint and time.monotonic() - saved > checkpoint_seconds:
                 _save(checkpoint, named, optimizer, step + 1)
@@ -205,7 +209,7 @@ def evaluate(model: nn.Module, data: Sequence[Example], batch_size: int = 64, pr
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
-    loss = right = counted = exact = 0
+    loss, right, counted, exact = 0.0, 0, 0, 0
     for i in tqdm(range(0, len(data), batch_size), desc=progress, disable=progress is None, leave=False):
         batch = {key: value.to(device) for key, value in collate(data[i : i + batch_size]).items()}
         labels = batch.pop("labels")[:, 1:]
@@ -213,9 +217,9 @@ def evaluate(model: nn.Module, data: Sequence[Example], batch_size: int = 64, pr
         counts = labels != IGNORE
         hit = logits.argmax(-1) == labels
         loss += F.cross_entropy(logits[counts].float(), labels[counts], reduction="sum").item()
-        right += (hit & counts).sum().item()
-        counted += counts.sum().item()
-        exact += (hit | ~counts).all(1).sum().item()
+        right += int((hit & counts).sum())
+        counted += int(counts.sum())
+        exact += int((hit | ~counts).all(1).sum())
     model.train(was_training)
     return Score(loss / counted, right / counted, exact / len(data))
 

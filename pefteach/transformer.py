@@ -272,7 +272,9 @@ class Decoder(nn.Module):
         past = past_key_values.get_seq_length() if past_key_values is not None else 0
         S = past + x.shape[1]
         if S > self.config.max_position_embeddings:
-            raise ValueError(f"{S} tokens are more than the {self.config.max_position_embeddings} positions this model knows")
+            raise ValueError(
+                f"{S} tokens are more than the {self.config.max_position_embeddings} positions this model knows"
+            )
         place = torch.arange(past, S, device=x.device)
         angles = self.model.rotary_emb(place[None] if position_ids is None else position_ids)
         mask = (torch.arange(S, device=x.device) <= place[:, None])[None, None]  # (1, 1, T, S): no look ahead
@@ -297,7 +299,7 @@ class Decoder(nn.Module):
         config = Config.from_dict(json.loads((folder / "config.json").read_text(encoding="utf-8")))
         index = folder / "model.safetensors.index.json"
         names = set(json.loads(index.read_text())["weight_map"].values()) if index.exists() else {"model.safetensors"}
-        tensors = {}
+        tensors: dict[str, Tensor] = {}
         for name in sorted(names):
             try:
                 tensors |= load_file(folder / name)

@@ -58,6 +58,7 @@ class Story:
     title: str
     text: str
     plot: str
+    hero: str
     who: str
     where: str
     mood: str
@@ -119,7 +120,16 @@ def tell(plot: Plot, seed: int | str) -> Story:
     text = " ".join(_sentence(_fill(dice.pick(wordings), slots, dice)) for wordings in plot.story)
     hero = next(iter(plot.cast))
     return Story(
-        plot.title, text, plot.name, slots[f"{hero}.kind"], slots["where"], plot.mood, plot.ending, plot.moral, dice.nats
+        title=plot.title,
+        text=text,
+        plot=plot.name,
+        hero=slots[hero],
+        who=slots[f"{hero}.kind"],
+        where=slots["where"],
+        mood=plot.mood,
+        ending=plot.ending,
+        moral=plot.moral,
+        nats=dice.nats,
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -16,8 +17,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from pefteach.methods import METHODS, Adapter, Method, adapters
-from pefteach.methods.method import TensorAdapter, attach_built
+from pefteach.methods import METHODS, Adapter, Method, adapters, attach
+from pefteach.methods.method import TensorAdapter
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
@@ -34,7 +35,11 @@ def save_adapter(model: nn.Module, folder: str | Path, name: str = "default") ->
     adapter = known[name]
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    config = {"base_model_name_or_path": None, "task_type": "CAUSAL_LM", "inference_mode": True} | adapter.method.to_peft()
+    config = {
+        "base_model_name_or_path": None,
+        "task_type": "CAUSAL_LM",
+        "inference_mode": True,
+    } | adapter.method.to_peft()
     tensors = {key: t.detach().cpu().contiguous() for key, t in _values(adapter).items()}
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt", "sha256": _digest(tensors)})
@@ -52,13 +57,9 @@ def load_adapter(model: nn.Module, folder: str | Path, name: str = "default") ->
     for file in (folder / CONFIG, folder / WEIGHTS):
         if not file.exists():
             raise FileNotFoundError(f"no {file.name} in {folder}")
-    if name in adapters(model):
-        raise ValueError(f"an adapter named {name!r} is attached already: detach it first or choose another name")
     method = _method(json.loads((folder / CONFIG).read_text(encoding="utf-8")), folder)
     tensors = _read(folder / WEIGHTS)
-    adapter = method.build(model, name)
-    _fill(adapter, tensors, folder)
-    return attach_built(model, adapter)
+    return attach(model, method, name, fill=lambda adapter: _fill(adapter, tensors, folder))
 
 
 def _method(config: dict, folder: Path) -> Method:
@@ -66,7 +67,9 @@ def _method(config: dict, folder: Path) -> Method:
     for method in METHODS:
         if kind in (method.peft_type, method.__name__):
             return method.from_peft(config)
-    raise ValueError(f"{folder / CONFIG} describes {kind!r}; this version opens {', '.join(m.__name__ for m in METHODS)}")
+    raise ValueError(
+        f"{folder / CONFIG} describes {kind!r}; this version opens {', '.join(m.__name__ for m in METHODS)}"
+    )
 
 
 def _read(file: Path) -> dict[str, Tensor]:
@@ -81,7 +84,7 @@ def _read(file: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _values(adapter: Adapter) -> dict[str, Tensor]:
+def _values(adapter: Adapter) -> Mapping[str, Tensor]:
     return adapter.values() if isinstance(adapter, TensorAdapter) else adapter.tensors()
 
 
@@ -89,10 +92,14 @@ def _fill(adapter: Adapter, tensors: dict[str, Tensor], folder: Path) -> None:
     wanted = _values(adapter)
     missing, extra = sorted(wanted.keys() - tensors.keys()), sorted(tensors.keys() - wanted.keys())
     if missing or extra:
-        raise ValueError(f"{folder} does not fit this model: missing {missing or 'nothing'}, unexpected {extra or 'nothing'}")
+        raise ValueError(
+            f"{folder} does not fit this model: missing {missing or 'nothing'}, unexpected {extra or 'nothing'}"
+        )
     for key, tensor in tensors.items():
         if tensor.shape != wanted[key].shape:
-            raise ValueError(f"{folder} is for another model: {key} is {tuple(tensor.shape)}, here {tuple(wanted[key].shape)}")
+            raise ValueError(
+                f"{folder} is for another model: {key} is {tuple(tensor.shape)}, here {tuple(wanted[key].shape)}"
+            )
     with torch.no_grad():
         for key, tensor in tensors.items():
             wanted[key].copy_(tensor)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -57,7 +57,9 @@ class LoRA(Method):
         for path, layer in layers.items():
             limit = min(linear_shape(layer))
             if not 1 <= self.rank <= limit:
-                raise ValueError(f"rank must be between 1 and {limit} for {path} {linear_shape(layer)}, not {self.rank}")
+                raise ValueError(
+                    f"rank must be between 1 and {limit} for {path} {linear_shape(layer)}, not {self.rank}"
+                )
         return PartsAdapter(self, model, name, {path: LoRAPart(layer, self) for path, layer in layers.items()})
 
     def to_peft(self) -> dict:
@@ -103,7 +105,7 @@ class LoRAPart(Part):
         """ΔW = s · B A, (out, in)."""
         return self.scale * self.lora_B.weight @ self.lora_A.weight
 
-    def merged_weight(self, layer: nn.Module) -> Tensor:
+    def merged_weight(self, layer: Any) -> Tensor:
         delta = self.delta_weight()
         delta = delta if isinstance(layer, nn.Linear) else delta.T  # Conv1D stores (in, out)
         return (layer.weight + delta).to(layer.weight.dtype)

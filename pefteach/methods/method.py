@@ -18,9 +18,9 @@ from __future__ import annotations
 import difflib
 import functools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +33,7 @@ class Part(nn.Module):
         """Stand in for ``call(*args, **kwargs)``, where ``call`` is the module, or the part beneath this one."""
         raise NotImplementedError
 
-    def merged_weight(self, layer: nn.Module) -> Tensor:
+    def merged_weight(self, layer: Any) -> Tensor:
         """The weight that makes ``layer`` alone behave like layer and part together, in the layer's own layout."""
         raise ValueError(f"{type(self).__name__} is not linear in the weight, so it cannot be merged into it")
 
@@ -124,7 +124,8 @@ class PartsAdapter(Adapter):
 
     def __init__(self, method: Method, model: nn.Module, name: str, parts: dict[str, Part]):
         super().__init__(method, model, name)
-        self.parts, self._originals = parts, {}
+        self.parts = parts
+        self._originals: dict[str, Tensor] = {}
         for path, part in parts.items():
             module = plain_module(model, path)
             part.to(next(module.parameters()).device).train(model.training)
@@ -200,7 +201,7 @@ class TensorAdapter(Adapter):
     def tensors(self) -> dict[str, nn.Parameter]:
         return self.chosen
 
-    def values(self) -> dict[str, Tensor]:
+    def values(self) -> Mapping[str, Tensor]:
         """The trained values, wherever they are now."""
         return self.chosen if self.active else self._stored
 
@@ -229,27 +230,36 @@ def adapters(model: nn.Module) -> dict[str, Adapter]:
     return registry.adapters if registry else {}
 
 
-def attach(model: nn.Module, method: Method, name: str = "default") -> Adapter:
+def attach(
+    model: nn.Module, method: Method, name: str = "default", fill: Callable[[Adapter], None] | None = None
+) -> Adapter:
     """Attach a method: the base is frozen, the adapter's tensors train, and it alone is active.
 
+    Args:
+        fill: sets the adapter's tensors before it enters the model; loading from a file does that.
+
     Raises:
-        ValueError: the name is taken, or the method cannot apply; the model is then unchanged.
+        ValueError: the name is taken, or the method cannot apply; the model then works as before.
     """
     if name in adapters(model):
         raise ValueError(f"an adapter named {name!r} is attached already: detach it first or choose another name")
-    if "." in name:
-        raise ValueError(f"an adapter's name cannot contain a dot: {name!r}")
-    return attach_built(model, method.build(model, name))
-
-
-def attach_built(model: nn.Module, adapter: Adapter) -> Adapter:
-    """The second half of :func:`attach`, for an adapter that is already filled (loading does that)."""
+    if not name or "." in name:
+        raise ValueError(f"an adapter needs a name without dots, not {name!r}")
+    active = [n for n, adapter in adapters(model).items() if adapter.active]
+    activate(model)  # what is built now starts from the bare base
+    try:
+        adapter = method.build(model, name)
+        if fill is not None:
+            fill(adapter)
+    except Exception:
+        activate(model, *active)
+        raise
     if "_pefteach" not in model.__dict__:
         model.__dict__["_pefteach"] = _Registry({}, {p: p.requires_grad for p in model.parameters()})
         model.requires_grad_(False)
     adapter.insert()
-    adapters(model)[adapter.name] = adapter
-    activate(model, adapter.name)
+    adapters(model)[name] = adapter
+    activate(model, name)
     return adapter
 
 
@@ -286,7 +296,7 @@ def detach(model: nn.Module, name: str = "default") -> None:
             parameter.requires_grad_(flag)
 
 
-def plain_module(model: nn.Module, path: str) -> nn.Module:
+def plain_module(model: nn.Module, path: str) -> Any:
     """The base's own module at a path, whether or not adapters wrap it."""
     module = model.get_submodule(path)
     return module.base_layer if isinstance(module, Adapted) else module
@@ -305,7 +315,7 @@ def base_modules(model: nn.Module, path: str = "") -> Iterator[tuple[str, nn.Mod
 
 def base_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """Every parameter of the base with its name, as if no adapter were there (a tied one once)."""
-    found = {}
+    found: dict[str, nn.Parameter] = {}
     for path, module in [("", model), *base_modules(model)]:
         for name, parameter in module.named_parameters(recurse=False):
             if not any(parameter is seen for seen in found.values()):
@@ -313,13 +323,14 @@ def base_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     return found
 
 
-def linear_shape(module: nn.Module) -> tuple[int, int] | None:
-    """(in, out) of a linear layer; None for anything else. GPT-2's ``Conv1D`` stores its weight as (in, out)."""
-    if isinstance(module, nn.Linear):
-        return module.in_features, module.out_features
-    if type(module).__name__ == "Conv1D":
-        return tuple(module.weight.shape)
-    return None
+def is_linear(module: nn.Module) -> bool:
+    """Whether a module multiplies by one matrix: ``nn.Linear``, or GPT-2's ``Conv1D``."""
+    return isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
+
+
+def linear_shape(layer: Any) -> tuple[int, int]:
+    """(in, out) of a linear layer. GPT-2's ``Conv1D`` stores its weight as (in, out), ``nn.Linear`` as (out, in)."""
+    return (layer.in_features, layer.out_features) if isinstance(layer, nn.Linear) else tuple(layer.weight.shape)
 
 
 def find_linear(model: nn.Module, target_modules: str | Sequence[str]) -> dict[str, nn.Module]:
@@ -333,7 +344,7 @@ def find_linear(model: nn.Module, target_modules: str | Sequence[str]) -> dict[s
         ValueError: a name that fits no linear layer; the message lists the names that exist, nearest first.
     """
     head = getattr(model, "get_output_embeddings", lambda: getattr(model, "lm_head", None))()
-    linear = {path: m for path, m in base_modules(model) if linear_shape(m)}
+    linear = {path: m for path, m in base_modules(model) if is_linear(m)}
     if target_modules == "all-linear":
         return {path: m for path, m in linear.items() if m is not head and plain_module(model, path) is not head}
     if isinstance(target_modules, str):
@@ -352,7 +363,7 @@ def find_linear(model: nn.Module, target_modules: str | Sequence[str]) -> dict[s
     return {path: m for path, m in linear.items() if path in wanted}
 
 
-def _adapted(model: nn.Module, path: str) -> Adapted:
+def _adapted(model: Any, path: str) -> Adapted:
     """The :class:`Adapted` at a path, put there if need be. The empty path is the model itself."""
     if path == "":
         if "adapted_call" not in model._modules:

@@ -5,13 +5,23 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import nn
 
-from pefteach.methods.method import Method, TensorAdapter, base_modules, base_parameters, find_linear, linear_shape
+from pefteach.methods.method import (
+    Method,
+    TensorAdapter,
+    base_modules,
+    base_parameters,
+    find_linear,
+    is_linear,
+    linear_shape,
+)
 
 
+@dataclass(frozen=True)
 class Selective(Method):
     """A method that is a choice among the base's tensors. peft has none of these, so the file says which it is."""
 
@@ -90,23 +100,26 @@ class BitFit(Selective):
 
     def build(self, model: nn.Module, name: str) -> TensorAdapter:
         layers = find_linear(model, self.add_to) if self.add_to else {}
-        new = {f"{path}.bias": layer for path, layer in layers.items() if layer.bias is None}
+        new: dict[str, Any] = {f"{path}.bias": layer for path, layer in layers.items() if layer.bias is None}
         chosen = self.choose(model)
         for key, layer in new.items():
             chosen[key] = nn.Parameter(torch.zeros(linear_shape(layer)[1]).to(layer.weight))
         if not chosen:
-            names = dict.fromkeys(path.rsplit(".", 1)[-1] for path, m in base_modules(model) if linear_shape(m))
+            names = dict.fromkeys(path.rsplit(".", 1)[-1] for path, m in base_modules(model) if is_linear(m))
             raise ValueError(f"this model has no biases: add zero ones with add_to=, to any of {', '.join(names)}")
         return _BiasAdapter(self, model, name, chosen, new)
 
     def choose(self, model: nn.Module) -> dict[str, nn.Parameter]:
         return {n: p for n, p in base_parameters(model).items() if n.endswith("bias")}
 
+    def to_peft(self) -> dict:
+        return super().to_peft() | {"add_to": list(self.add_to)}
+
 
 class _BiasAdapter(TensorAdapter):
     """Biases that the base did not have exist only while the adapter is attached."""
 
-    def __init__(self, method: BitFit, model: nn.Module, name: str, chosen: dict, new: dict[str, nn.Module]):
+    def __init__(self, method: BitFit, model: nn.Module, name: str, chosen: dict, new: dict[str, Any]):
         super().__init__(method, model, name, chosen)
         self.new = new
 

@@ -1,0 +1,95 @@
+"""Pictures of memory: what a training step keeps, bar by bar, and what few trained parameters do and do not save."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from pefteach.figures.style import BLUE, GREEN, GREY, INK, ORANGE, PINK, SKY, style
+from pefteach.measure.memory import Bytes
+
+PHASES = {"weights": GREY, "gradients": ORANGE, "optimizer": PINK, "activations": SKY}
+CARDS = (8, 12, 16, 24, 48, 80)  # GB on graphics cards that people own or rent
+
+
+def smallest_card(total: int) -> int | None:
+    """The smallest of ``CARDS`` that holds this many bytes (1 GB taken as 10^9 bytes); None if none does."""
+    return next((card for card in CARDS if total <= card * 10**9), None)
+
+
+def draw_memory(figure: Figure, plans: Mapping[str, Bytes], chosen: str) -> str:
+    """One stacked bar per plan, the chosen one strong, and a line for every card that the axis reaches.
+
+    Raises:
+        KeyError: ``chosen`` is not among the plans.
+    """
+    figure.set_layout_engine("none")  # measuring the labels again at every move would cost more than the drawing
+    axes = figure.add_axes((0.235, 0.13, 0.735, 0.7))
+    names, largest = list(plans), max(p.total for p in plans.values())
+    unit, label = (10**9, "GB") if largest >= 10**9 else (10**6, "MB")
+    left = [0.0] * len(names)
+    alpha = [1.0 if name == chosen else 0.45 for name in names]
+    for i, (phase, colour) in enumerate(PHASES.items()):
+        widths = [getattr(p, phase) / unit for p in plans.values()]
+        axes.barh(names, widths, left=left, color=[(colour, a) for a in alpha], height=0.7)
+        left = [a + b for a, b in zip(left, widths, strict=True)]
+        figure.text(0.235 + 0.19 * i, 0.93, "■", color=colour, fontsize=11)  # a legend would cost much more time
+        figure.text(0.26 + 0.19 * i, 0.93, phase, color=INK, fontsize=10)
+    limit = 1.15 * largest / unit
+    style(axes, "", f"{label} at the end of a forward pass; dashed: cards of so many GB")
+    axes.set_xlim(0, limit)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.invert_yaxis()
+    for name, end in zip(names, left, strict=True):
+        weight = "bold" if name == chosen else "normal"
+        axes.text(end + limit / 100, name, _three_digits(end), va="center", fontsize=9, color=INK, fontweight=weight)
+    _draw_cards(axes, limit if label == "GB" else 0)
+    return _sentence(chosen, plans[chosen])
+
+
+def _three_digits(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _draw_cards(axes, limit: float) -> None:
+    cards = [card for card in CARDS if card < limit]
+    axes.vlines(cards, 0, 1, transform=axes.get_xaxis_transform(), color=INK, linewidth=0.8, linestyle="--")
+    last = 2 * limit
+    for card in reversed(cards):
+        if last - card > limit / 25:  # else the labels would overlap
+            axes.text(card, 1.02, card, transform=axes.get_xaxis_transform(), ha="center", fontsize=9, color=INK)
+            last = card
+
+
+def _sentence(name: str, plan: Bytes) -> str:
+    unit, label = (10**9, "GB") if plan.total >= 10**9 else (10**6, "MB")
+    parts = ", ".join(f"{phase} {_three_digits(getattr(plan, phase) / unit)}" for phase in PHASES)
+    card = smallest_card(plan.total)
+    fits = f"the smallest card that holds it has {card} GB" if card else f"no card of {CARDS[-1]} GB holds it"
+    return f"{name}: {parts}; together {_three_digits(plan.total / unit)} {label}, and {fits}."
+
+
+def draw_costs(figure: Figure, costs: Mapping[str, tuple[float, float, float]]) -> str:
+    """Three costs of every method beside each other, as shares of full fine-tuning's.
+
+    Args:
+        costs: per method, its trained parameters, saved activation bytes and operations per step, each divided by
+            those of full fine-tuning.
+    """
+    titles = ("trained parameters", "saved activations", "operations per step")
+    names = list(costs)
+    panels = figure.subplots(1, 3, sharey=True)
+    for i, (axes, title, colour) in enumerate(zip(panels, titles, (BLUE, SKY, GREEN), strict=True)):
+        shares = [100 * costs[name][i] for name in names]
+        axes.barh(names, shares, color=colour, height=0.7)
+        style(axes, title, "% of full fine-tuning")
+        axes.set_xlim(0, 135)
+        for name, share in zip(names, shares, strict=True):
+            axes.text(
+                share + 2, name, f"{share:.2g}" if share < 10 else f"{share:.0f}", va="center", fontsize=9, color=INK
+            )
+    panels[0].invert_yaxis()
+    rows = "; ".join(f"{n} {100 * a:.2g}, {100 * b:.3g}, {100 * c:.3g}" for n, (a, b, c) in costs.items())
+    return f"Per cent of full fine-tuning in {', '.join(titles)}: {rows}."

@@ -1,0 +1,111 @@
+"""What a base knows: its skills to the digit, its stories by loss and by reading what it writes."""
+
+from __future__ import annotations
+
+import math
+import random
+import re
+
+import torch
+from tokenizers import Tokenizer
+from torch import nn
+
+from pefteach.corpus.batches import encode, prompts
+from pefteach.corpus.skills import SKILLS, by_examples, by_token
+from pefteach.corpus.stories import CHOICE, SLOT, Plot, Story, plots, stories
+from pefteach.corpus.tokenizer import EOS
+from pefteach.train import evaluate
+from pefteach.transformer import generate
+
+FRESH = 10**6  # seeds from here on are for measuring; training draws its own
+
+
+def story_text(story: Story) -> str:
+    """Title, new line, story: the form in which the base reads and writes them."""
+    return f"{story.title}\n{story.text}"
+
+
+def skill_accuracy(
+    model: nn.Module, tokenizer: Tokenizer, form=by_token, count: int = 200, seed: int = FRESH
+) -> dict[str, float]:
+    """Share of fresh problems solved to the last letter, per pretraining skill."""
+    result = {}
+    for skill in SKILLS:
+        rng = random.Random(f"{seed}:{skill}")
+        result[skill] = evaluate(model, [encode(tokenizer, *form(skill, rng)) for _ in range(count)]).exact_match
+    return result
+
+
+def story_loss(
+    model: nn.Module, tokenizer: Tokenizer, split: str, count: int = 300, seed: int = FRESH
+) -> dict[str, float]:
+    """Loss per token (nats) on fresh stories of a split, and the generator's bound.
+
+    A story is a function of the generator's choices, so its entropy is at most theirs: the log of the number of
+    plots, plus the log of the number of options at every choice. A model that knew the plots by heart could reach
+    that bound. Held-out plots it cannot know.
+    """
+    told = list(stories(count, split, seed))
+    examples = [encode(tokenizer, "", story_text(s)) for s in told]
+    tokens = sum(sum(e.counts) for e in examples)
+    bound = (sum(s.nats for s in told) + count * math.log(len(plots(split)))) / tokens
+    return {"loss": evaluate(model, examples, batch_size=32).loss, "generator_bound": bound}
+
+
+def story_quality(model: nn.Module, tokenizer: Tokenizer, count: int = 60, seed: int = 0) -> dict[str, float]:
+    """Let the model go on from title and first 20 words; see which stories end, and which stay on their plot.
+
+    ``on_plot`` is the share of what it wrote (by characters) that is a wording of the story's own plot, and
+    ``hero_kept`` the share of continuations that name the hero again, beside the same share in the stories as told.
+    """
+    told = list(stories(count, seed=FRESH + seed))
+    starts = [f"{s.title}\n" + " ".join(s.text.split()[:20]) for s in told]
+    batch = prompts(tokenizer, starts)
+    eos, width = tokenizer.token_to_id(EOS), batch["input_ids"].shape[1]
+    ids = generate(model, **batch, max_new_tokens=220, temperature=0.7, eos_token_id=eos, seed=seed)
+    rests = [tokenizer.decode(row[width:].tolist()) for row in ids]
+    by_name = {p.name: p for p in plots()}
+    share = lambda hits: sum(hits) / count
+    return {
+        "ended": share(bool((row[width:] == eos).any()) for row in ids),
+        "on_plot": share(on_plot(rest, by_name[s.plot]) for s, rest in zip(told, rests)),
+        "hero_kept": share(s.hero in rest for s, rest in zip(told, rests)),
+        "hero_kept_as_told": share(s.hero in " ".join(s.text.split()[20:]) for s in told),
+    }
+
+
+def on_plot(text: str, plot: Plot) -> float:
+    """Share of the characters of ``text`` that lie inside a wording of the plot, whatever its slots and choices."""
+    inside = torch.zeros(len(text), dtype=torch.bool)
+    for passage in plot.story:
+        for wording in passage:
+            for sentence in re.split(r"(?<=[.!?])\"? ", wording):
+                for match in _pattern(sentence).finditer(text):
+                    inside[match.start() : match.end()] = True
+    return inside.float().mean().item() if text else 0.0
+
+
+def _pattern(sentence: str) -> re.Pattern[str]:
+    """A sentence of a wording as a regular expression: choices are alternatives, a slot is up to eight words."""
+    pieces = re.split(r"(\[[^\]]+\]|\{[\w.]+\}|a\(n\))", sentence)
+    return re.compile("".join(_piece(piece) for piece in pieces), re.IGNORECASE)
+
+
+def _piece(piece: str) -> str:
+    if CHOICE.fullmatch(piece):
+        return "(?:" + "|".join(_pattern(option).pattern for option in piece[1:-1].split("|")) + ")"
+    if SLOT.fullmatch(piece):
+        return r"\S+(?: \S+){0,7}?"
+    return "an?" if piece == "a(n)" else re.escape(piece)
+
+
+def measure_base(model: nn.Module, tokenizer: Tokenizer) -> dict:
+    """Everything the model card says in figures."""
+    return {
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "skills_by_token": skill_accuracy(model, tokenizer, by_token),
+        "skills_by_examples": skill_accuracy(model, tokenizer, by_examples),
+        "stories": story_loss(model, tokenizer, "train"),
+        "heldout_plots": story_loss(model, tokenizer, "heldout"),
+        "written": story_quality(model, tokenizer),
+    }

@@ -1,0 +1,22 @@
+"""What the tests share."""
+
+import pytest
+import torch
+from tiny import TINY, randomise
+
+from pefteach.transformer import Config, Decoder
+
+
+@pytest.fixture
+def model() -> Decoder:
+    torch.manual_seed(0)
+    return randomise(Decoder(Config(**TINY))).eval()
+
+
+@pytest.fixture
+def batch() -> dict[str, torch.Tensor]:
+    """Three rows of nine tokens, the second padded on the right."""
+    ids = torch.randint(3, 96, (3, 9), generator=torch.Generator().manual_seed(1))
+    mask = torch.ones_like(ids)
+    mask[1, 6:] = 0
+    return {"input_ids": ids, "attention_mask": mask}
