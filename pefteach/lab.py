@@ -92,7 +92,7 @@ def options(port: int, browser: bool, token: str, page: str) -> list[str]:
         f"--ServerApp.open_browser={browser}",
         "--ServerApp.allow_root=True",  # in a container there is often nobody else
         "--ServerApp.answer_yes=True",  # Ctrl-C ends it without a question
-        "--ServerApp.log_level=WARN",
+        "--Application.log_level=ERROR",
         f"--LabApp.default_url={page}",
         "--LabApp.news_url=None",
         "--LabApp.check_for_updates_class=jupyterlab.handlers.announcements.NeverCheckForUpdate",

@@ -17,13 +17,13 @@ fine-tuned in a lesson, in seconds, on a laptop. `transformers.LlamaForCausalLM`
 open it with equal logits.
 
 ## Data
-All of it is made by this repository; see `data/stories/DATA_CARD.md`. Stories are told from {train_plots} of the
-hand-written plots ({heldout_plots_count} more are held out). Skills are asked for by a task token (`<reverse> a b c d e f =`) or by
-worked examples. Only answers count towards the loss of a skill.
+All of it is made by this repository; see `data/stories/DATA_CARD.md`. Stories are told from {train_plots} hand-written
+plots; {heldout} more are held out. Skills are asked for by a task token (`<reverse> a b c d e f =`)
+or by worked examples. Only answers count towards the loss of a skill.
 
 ## Recipe
-`pefteach pretrain` with {steps:,} steps of {rows} rows × {length} tokens (AdamW, peak learning rate {lr}, cosine, seed {seed}). The
-first fifth of the run is skills only. The same seed on the same machine gives the same weights.
+`pefteach pretrain`: {steps:,} steps of {rows} rows × {length} tokens; AdamW, peak learning rate {lr}, cosine,
+seed {seed}. The first fifth of the run is skills only. The same seed on the same machine gives the same weights.
 
 ## What it knows
 Measured by `pefteach card` on problems and stories that training did not draw. Exact match: every letter right.
@@ -40,14 +40,14 @@ Measured by `pefteach card` on problems and stories that training did not draw. 
 The bound is the entropy of the generator's choices per token; the text is a function of them and cannot be more
 surprising. It can be reached only for plots that the model has seen.
 
-Asked to finish a story from its title and first 20 words (temperature 0.7), {ended:.0%} of its stories end by themselves,
-{on_plot:.0%} of what it writes is a wording of that story's own plot, and {hero_kept:.0%} of the continuations name the hero
-again ({hero_kept_as_told:.0%} do in the stories as told).
+Asked to finish a story from its title and first 20 words (temperature 0.7), {ended:.0%} of its stories end by
+themselves, {on_plot:.0%} of what it writes is a wording of that story's own plot, and {hero_kept:.0%} of its
+endings name the hero again ({hero_kept_as_told:.0%} do in the stories as told).
 
 ## Limits
-It knows {train_plots} plots, a few thousand words and strings of six letters, and nothing else. It has no knowledge of the
-world and follows no instructions. Results on it are toy results: they show how a method works, not how well it does
-on a large model.
+It knows {train_plots} plots, a few thousand words and strings of six letters, and nothing else. It has no knowledge of
+the world and follows no instructions. Results on it are toy results: they show how a method works, not how well it
+does on a large model.
 """
 
 
@@ -69,7 +69,7 @@ def write_card(folder: Path) -> dict:
         **figures["written"],
         parameters=figures["parameters"],
         train_plots=len(plots("train")),
-        heldout_plots_count=len(plots("heldout")),
+        heldout=len(plots("heldout")),
         skills="\n".join(rows),
         known_loss=figures["stories"]["loss"],
         known_bound=figures["stories"]["generator_bound"],

@@ -60,19 +60,25 @@ def next_token_loss(logits: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(predicted[counted].float(), wanted[counted])
 
 
+SCHEDULES: dict[str, Callable[[float], float]] = {
+    "constant": lambda done: 1.0,
+    "linear": lambda done: 1 - 0.9 * done,
+    "cosine": lambda done: 0.1 + 0.45 * (1 + math.cos(math.pi * done)),
+}
+
+
 def learning_rate(step: int, steps: int, lr: float, schedule: str, warmup: float) -> float:
-    """Linear warm-up over a share of the steps, then "constant", or "cosine" or "linear" down to a tenth."""
-    rise = max(1, round(warmup * steps))
+    """Linear warm-up over a share of the steps, then constant, or along a line or a cosine down to a tenth.
+
+    Raises:
+        ValueError: an unknown schedule.
+    """
+    if schedule not in SCHEDULES:
+        raise ValueError(f"unknown schedule {schedule!r}: use one of {', '.join(SCHEDULES)}")
+    rise = round(warmup * steps)
     if step < rise:
         return lr * (step + 1) / rise
-    done = (step - rise) / max(1, steps - rise)
-    if schedule == "constant":
-        return lr
-    if schedule == "linear":
-        return lr * (1 - 0.9 * done)
-    if schedule == "cosine":
-        return lr * (0.1 + 0.45 * (1 + math.cos(math.pi * done)))
-    raise ValueError(f"unknown schedule {schedule!r}: use 'constant', 'linear' or 'cosine'")
+    return lr * SCHEDULES[schedule]((step - rise) / max(1, steps - rise))
 
 
 def batches_of(data: Sequence[Example], batch_size: int, seed: int) -> Callable[[int], Batch]:

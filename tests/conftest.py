@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from tiny import TINY, randomise
 
 from pefteach.transformer import Config, Decoder
+from tiny import TINY, randomise
 
 
 @pytest.fixture

@@ -5,13 +5,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from tiny import TINY, randomise
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import pefteach.transformer as transformer
 from pefteach.base import load_base
 from pefteach.paths import BASE
 from pefteach.transformer import Config, Decoder, KVCache, attention, generate
+from tiny import TINY, randomise
 
 VARIANTS = {
     "grouped heads, biases, tied": {},

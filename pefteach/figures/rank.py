@@ -93,9 +93,8 @@ def _draw_maps(axes, delta: Tensor, approximation: Tensor, rank: int) -> None:
 
 def _draw_spectrum(axes, singular: Tensor, rank: int, kept: float) -> None:
     values = singular.numpy()
-    place = np.arange(len(values))
-    axes.fill_between(place, values, step="post", color=GREY, alpha=0.5, linewidth=0)
-    axes.fill_between(place[: rank + 1], values[: rank + 1], step="post", color=BLUE, linewidth=0)
+    axes.stairs(values, fill=True, color=GREY, alpha=0.5)
+    axes.stairs(values[:rank], fill=True, color=BLUE)
     style(axes, f"Singular values: {kept:.0%} of energy kept", "direction, strongest first")
     axes.set_xlim(0, len(values))
     axes.set_ylim(0)

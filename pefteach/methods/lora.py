@@ -99,7 +99,7 @@ class LoRAPart(Part):
     def forward(self, call, x: Tensor) -> Tensor:  # (..., in) -> (..., out)
         y = call(x)
         low = self.lora_A(F.dropout(x.to(self.lora_A.weight.dtype), self.dropout, self.training))  # (..., r)
-        return y + (self.scale * self.lora_B(low)).to(y.dtype)
+        return y + self.lora_B(self.scale * low).to(y.dtype)  # r numbers are scaled, not out
 
     def delta_weight(self) -> Tensor:
         """ΔW = s · B A, (out, in)."""

@@ -4,7 +4,6 @@ import copy
 
 import pytest
 import torch
-from tiny import randomise
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch.nn import functional as F
 from transformers import (
@@ -21,6 +20,7 @@ from transformers import (
 from pefteach.interop import load_adapter, save_adapter
 from pefteach.methods import LoRA, adapters, attach, detach
 from pefteach.methods.lora import LoRAPart
+from tiny import randomise
 
 SIZES = {
     "vocab_size": 96,
@@ -66,7 +66,7 @@ def pair(base, targets, rank=3, alpha=7.0, **settings):
     dice = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for key, parameter in adapter.tensors().items():
-            parameter.copy_(torch.randn(parameter.shape, generator=dice) * 0.3)
+            parameter.copy_(torch.randn(parameter.shape, generator=dice) * 0.1)
             peers[key].copy_(parameter)
     return ours, adapter, theirs, peers
 
