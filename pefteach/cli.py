@@ -38,7 +38,6 @@ def pretrain(
     out: Annotated[Path, typer.Option(help="The folder to make the base in; an interrupted run goes on.")] = Path(
         "base"
     ),
-    steps: Annotated[int, typer.Option(help="Optimiser steps.")] = 4000,
     seed: Annotated[int, typer.Option(help="The same seed makes the same base.")] = 0,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
 ) -> None:
@@ -47,7 +46,7 @@ def pretrain(
 
     from pefteach.pretrain import pretrain as run
 
-    print_json(data=run(out, steps=steps, seed=seed, device=device))
+    print_json(data=run(out, seed=seed, device=device))
 
 
 @app.command()

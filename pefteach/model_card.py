@@ -22,8 +22,12 @@ plots; {heldout} more are held out. Skills are asked for by a task token (`<reve
 or by worked examples. Only answers count towards the loss of a skill.
 
 ## Recipe
-`pefteach pretrain`: {steps:,} steps of {rows} rows × {length} tokens; AdamW, peak learning rate {lr}, cosine,
-seed {seed}. The first fifth of the run is skills only. The same seed on the same machine gives the same weights.
+`pefteach pretrain`, in stages of {rows} rows × {length} tokens a step; AdamW, cosine, seed {seed}. The same seed on
+the same machine with as many threads gives the same weights. Shares are of documents: first fifth of the stage, then the rest.
+
+| stage | steps | peak learning rate | first | then |
+|---|---|---|---|---|
+{stages}
 
 ## What it knows
 Measured by `pefteach card` on problems and stories that training did not draw. Exact match: every letter right.
@@ -60,6 +64,11 @@ def write_card(folder: Path) -> dict:
     folder = Path(folder)
     figures = measure_base(*load_base(folder))
     recipe = json.loads((folder / "recipe.json").read_text(encoding="utf-8"))
+    mixture = lambda shares: ", ".join(f"{share:.0%} {kind}" for kind, share in shares.items())
+    stages = [
+        f"| {s['name']} | {s['steps']:,} | {s['lr']} | {mixture(s['first'])} | {mixture(s['later'])} |"
+        for s in recipe.pop("stages")
+    ]
     rows = [
         f"| {skill} | {figures['skills_by_token'][skill]:.3f} | {figures['skills_by_examples'][skill]:.3f} |"
         for skill in figures["skills_by_token"]
@@ -67,6 +76,7 @@ def write_card(folder: Path) -> dict:
     card = CARD.format(
         **recipe,
         **figures["written"],
+        stages="\n".join(stages),
         parameters=figures["parameters"],
         train_plots=len(plots("train")),
         heldout=len(plots("heldout")),

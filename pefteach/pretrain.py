@@ -6,7 +6,8 @@ import hashlib
 import json
 import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -21,10 +22,29 @@ from pefteach.model_card import write_card
 from pefteach.train import Batch, fit
 from pefteach.transformer import Config, Decoder
 
-# Shares of the documents (a story is ten times as long as a problem). The first fifth of the run is skills only:
-# among stories, which hold most of the tokens, they take several times as long to be found.
-SKILLS_FIRST = 0.2
-FIRST, LATER = {"token": 0.6, "examples": 0.4}, {"story": 0.35, "token": 0.35, "examples": 0.3}
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of the run with its own learning rate and mixture.
+
+    ``first`` and ``later`` are shares of the documents (a story is ten times as long as a problem); ``first`` holds for
+    the first fifth of the stage.
+    """
+
+    name: str
+    steps: int
+    lr: float
+    first: dict[str, float]
+    later: dict[str, float]
+
+
+# Skills come first: among stories, which hold most of the tokens, they take several times as long to be found.
+# Inferring a skill from examples, and keeping track of names, come last of all and get a stage of their own.
+STAGES = (
+    Stage("base", 4000, 2e-3, {"token": 0.6, "examples": 0.4}, {"story": 0.35, "token": 0.35, "examples": 0.3}),
+    Stage("examples", 1500, 1.5e-3, *[{"story": 0.3, "token": 0.15, "examples": 0.55}] * 2),
+)
+ROWS, LENGTH = 16, 192
 
 
 def document(tokenizer: Tokenizer, rng: random.Random, shares: dict[str, float]) -> tuple[list[int], list[int]]:
@@ -45,12 +65,12 @@ def document(tokenizer: Tokenizer, rng: random.Random, shares: dict[str, float])
     return [bos, *encoded.ids, eos], [*labels, eos]
 
 
-def packed_batches(tokenizer: Tokenizer, rows: int, length: int, steps: int, seed: int) -> Callable[[int], Batch]:
+def packed_batches(tokenizer: Tokenizer, stage: Stage, rows: int, length: int, seed: int) -> Callable[[int], Batch]:
     """Batch number ``step``: rows of whole documents one after the other, the last one cut at ``length``."""
 
     def batch(step: int) -> Batch:
         rng = random.Random(f"{seed}:{step}")
-        shares = FIRST if step < SKILLS_FIRST * steps else LATER
+        shares = stage.first if step < stage.steps / 5 else stage.later
         ids, labels = [], []
         for _ in range(rows):
             row_ids: list[int] = []
@@ -78,17 +98,16 @@ def pretrain(
     out: Path,
     *,
     config: Config | None = None,
-    steps: int = 4000,
-    rows: int = 16,
-    length: int = 192,
-    lr: float = 2e-3,
+    stages: Sequence[Stage] = STAGES,
+    rows: int = ROWS,
+    length: int = LENGTH,
     seed: int = 0,
     device: str = "cpu",
 ) -> dict:
     """Train a base into ``out`` and return its figures.
 
-    The checkpoint (``training.safetensors``) is written twice a minute and removed at the end. If it is there, a
-    run was interrupted, and this one goes on from it.
+    A checkpoint per stage (``training-….safetensors``) is written twice a minute and removed at the end. If one is
+    there, a run was interrupted, and this one goes on from it.
 
     Raises:
         ValueError: ``out`` holds a finished base.
@@ -106,26 +125,28 @@ def pretrain(
     settings = (config or Config()).to_dict() | special | {"vocab_size": tokenizer.get_vocab_size()}
     torch.manual_seed(seed)
     model = Decoder(Config.from_dict(settings)).to(device)
-    fit(
-        model,
-        packed_batches(tokenizer, rows, length, steps, seed),
-        steps=steps,
-        lr=lr,
-        schedule="cosine",
-        warmup=0.03,
-        weight_decay=0.05,
-        betas=(0.9, 0.98),
-        seed=seed,
-        checkpoint=out / "training.safetensors",
-        progress="pretraining",
-    )
+    checkpoints = [out / f"training-{stage.name}.safetensors" for stage in stages]
+    for stage, checkpoint in zip(stages, checkpoints):
+        fit(
+            model,
+            packed_batches(tokenizer, stage, rows, length, seed),
+            steps=stage.steps,
+            lr=stage.lr,
+            schedule="cosine",
+            warmup=0.03,
+            weight_decay=0.05,
+            betas=(0.9, 0.98),
+            seed=seed,
+            checkpoint=checkpoint,
+            progress=f"pretraining, stage {stage.name}",
+        )
     model.cpu().save_pretrained(out)
     write_tokenizer_config(out)
-    (out / "recipe.json").write_text(
-        json.dumps({"steps": steps, "rows": rows, "length": length, "lr": lr, "seed": seed}, indent=2) + "\n"
-    )
+    recipe = {"stages": [asdict(stage) for stage in stages], "rows": rows, "length": length, "seed": seed}
+    (out / "recipe.json").write_text(json.dumps(recipe, indent=2) + "\n")
     write_checksums(out)
-    (out / "training.safetensors").unlink()
+    for checkpoint in checkpoints:
+        checkpoint.unlink()
     return write_card(out)
 
 

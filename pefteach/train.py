@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from pefteach.corpus.batches import IGNORE, Example, collate
+from pefteach.methods.method import adapters
 
 Batch = dict[str, Tensor]
 
@@ -126,8 +127,6 @@ def fit(
         ValueError: nothing to train, no data, an unknown schedule, a checkpoint of another run.
         TrainingDiverged: the loss or its gradient is not finite; the last good weights are in the model.
     """
-    from pefteach.methods.method import adapters
-
     named = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if not named:
         raise ValueError("nothing in this model requires gradients: attach a method before training")

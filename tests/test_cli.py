@@ -38,9 +38,7 @@ def test_every_command_explains_itself(command):
 def test_a_mistake_is_one_sentence():
     done = pefteach("bench", "speed")
     assert done.returncode == 1 and done.stdout == ""
-    assert done.stderr == (
-        "pefteach: no benchmark is called 'speed': choose one of lessons, methods, start, widgets\n"
-    )
+    assert done.stderr == ("pefteach: no benchmark is called 'speed': choose one of lessons, methods, start, widgets\n")
 
 
 def test_an_unknown_command_is_refused():

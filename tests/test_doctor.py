@@ -1,11 +1,10 @@
 """The report: right about what works, clear about what does not, and never brought down by a broken package."""
 
 import pytest
+from fakes import block, replace
 
 from pefteach import doctor
 from pefteach.doctor import CHECKS, Check, print_report, run
-
-from fakes import block, replace
 
 PYTHON = next(check for check in CHECKS if check.probe is doctor.python)
 NBGRADER = next(check for check in CHECKS if check.probe is doctor.nbgrader)

@@ -14,10 +14,9 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from fakes import block
 
 from pefteach import lab
-
-from fakes import block
 
 START = """
 import sys

@@ -17,7 +17,7 @@ from pefteach.corpus.stories import plots, stories, tell
 from pefteach.corpus.tokenizer import load_tokenizer
 from pefteach.measure.knowledge import on_plot, story_text
 from pefteach.paths import BASE
-from pefteach.pretrain import FIRST, LATER, document, packed_batches, pretrain
+from pefteach.pretrain import Stage, document, packed_batches, pretrain
 from pefteach.train import evaluate
 from pefteach.transformer import Config, Decoder
 
@@ -25,7 +25,7 @@ SMALL = """
 import sys, torch
 from pathlib import Path
 import pefteach.train as train
-from pefteach.pretrain import pretrain
+from pefteach.pretrain import Stage, pretrain
 from pefteach.transformer import Config
 torch.set_num_threads(1)
 import pefteach.pretrain as p
@@ -33,7 +33,8 @@ p.write_card = lambda folder: {}
 fit = p.fit
 p.fit = lambda *a, **k: fit(*a, **k, checkpoint_seconds=0.0)
 config = Config(hidden_size=64, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1)
-pretrain(Path(sys.argv[1]), config=config, steps=12, rows=2, length=64)
+stages = [Stage(name, 6, 1e-3, {"token": 1.0}, {"story": 1.0}) for name in ("one", "two")]
+pretrain(Path(sys.argv[1]), config=config, stages=stages, rows=2, length=64)
 """
 
 
@@ -45,16 +46,16 @@ def test_a_killed_run_ends_as_the_whole_run_does(tmp_path):
     run = [sys.executable, "-c", SMALL]
     subprocess.run([*run, whole], check=True, capture_output=True)
     process = subprocess.Popen([*run, broken], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while not (broken / "training.safetensors").exists():
+    while not list(broken.glob("training-*.safetensors")):
         assert process.poll() is None, "it ended before it could be killed"
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert (broken / "training.safetensors").exists() and not (broken / "model.safetensors").exists()
+    assert list(broken.glob("training-*.safetensors")) and not (broken / "model.safetensors").exists()
     subprocess.run([*run, broken], check=True, capture_output=True)
     weights = [(folder / "model.safetensors").read_bytes() for folder in (whole, broken)]
     assert weights[0] == weights[1]
-    assert not (broken / "training.safetensors").exists()
+    assert not list(broken.glob("training-*.safetensors"))
     check_base(broken)
     with pytest.raises(ValueError, match="holds a finished base: choose another folder"):
         pretrain(broken)
@@ -75,10 +76,13 @@ def test_only_answers_count_in_a_skill():
 
 def test_batches_are_a_function_of_the_step():
     tokenizer = load_tokenizer()
-    batch = packed_batches(tokenizer, 2, 48, steps=10, seed=3)
+    stage = Stage("one", 10, 1e-3, {"token": 1.0}, {"story": 1.0})
+    batch = packed_batches(tokenizer, stage, 2, 48, seed=3)
     assert torch.equal(batch(7)["input_ids"], batch(7)["input_ids"])
     assert not torch.equal(batch(7)["input_ids"], batch(8)["input_ids"])
-    assert batch(0)["input_ids"].shape == (2, 48) and "story" not in FIRST and "story" in LATER
+    assert batch(0)["input_ids"].shape == (2, 48)
+    task = [tokenizer.token_to_id(f"<{skill}>") for skill in SKILLS]
+    assert batch(1)["input_ids"][0, 1] in task and batch(2)["input_ids"][0, 1] not in task  # the mixture changes
 
 
 def test_staying_on_the_plot_is_told_from_leaving_it():
@@ -118,7 +122,7 @@ def test_the_base_knows_every_skill(skill):
 def test_the_base_infers_skills_from_examples():
     model, tokenizer = load_base()
     rng = random.Random("test")
-    examples = [encode(tokenizer, *by_examples(skill, rng)) for skill in SKILLS for _ in range(40)]
+    examples = [encode(tokenizer, *by_examples(skill, rng), end=False) for skill in SKILLS for _ in range(40)]
     assert evaluate(model, examples).exact_match >= 0.9
 
 
@@ -143,11 +147,13 @@ def test_a_changed_base_is_refused(tmp_path):
         (tmp_path / file.name).write_bytes(file.read_bytes())
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\1\0")
-    with pytest.raises(ValueError, match=r"model\.safetensors is damaged or was changed: restore it with `git checkout"):
+    with pytest.raises(
+        ValueError, match=r"model\.safetensors is damaged or was changed: restore it with `git checkout"
+    ):
         load_base(tmp_path)
     weights.unlink()
     with pytest.raises(FileNotFoundError, match=r"model\.safetensors is missing"):
         load_base(tmp_path)
     (tmp_path / "SHA256SUMS").unlink()
-    with pytest.raises(FileNotFoundError, match="no base at .*: clone the whole repository, or make one"):
+    with pytest.raises(FileNotFoundError, match=r"no base at .*: clone the whole repository, or make one"):
         load_base(tmp_path)

@@ -22,10 +22,10 @@ class Example:
     counts: tuple[bool, ...]
 
 
-def encode(tokenizer: Tokenizer, prompt: str, completion: str) -> Example:
-    """``<bos> prompt completion <eos>``; only the completion and its end count."""
+def encode(tokenizer: Tokenizer, prompt: str, completion: str, end: bool = True) -> Example:
+    """``<bos> prompt completion <eos>``; only the completion and its end count. ``end=False`` leaves the end off."""
     before = [tokenizer.token_to_id(BOS), *tokenizer.encode(prompt).ids]
-    after = [*tokenizer.encode(completion).ids, tokenizer.token_to_id(EOS)]
+    after = [*tokenizer.encode(completion).ids, *[tokenizer.token_to_id(EOS)] * end]
     return Example((*before, *after), (False,) * len(before) + (True,) * len(after))
 
 

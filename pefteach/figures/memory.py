@@ -1,13 +1,15 @@
-"""Pictures of memory: what a training step keeps, bar by bar, and what few trained parameters do and do not save."""
+"""Pictures of what fine-tuning costs: memory by phase, what few trained parameters save, and what is forgotten."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from statistics import mean
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from pefteach.figures.style import BLUE, GREEN, GREY, INK, ORANGE, PINK, SKY, style
+from pefteach.measure.forgetting import Knowledge
 from pefteach.measure.memory import Bytes
 
 PHASES = {"weights": GREY, "gradients": ORANGE, "optimizer": PINK, "activations": SKY}
@@ -91,5 +93,26 @@ def draw_costs(figure: Figure, costs: Mapping[str, tuple[float, float, float]]) 
                 share + 2, name, f"{share:.2g}" if share < 10 else f"{share:.0f}", va="center", fontsize=9, color=INK
             )
     panels[0].invert_yaxis()
-    rows = "; ".join(f"{n} {100 * a:.2g}, {100 * b:.3g}, {100 * c:.3g}" for n, (a, b, c) in costs.items())
+    rows = "; ".join(f"{name} {', '.join(_percent(100 * share) for share in cost)}" for name, cost in costs.items())
     return f"Per cent of full fine-tuning in {', '.join(titles)}: {rows}."
+
+
+def _percent(value: float) -> str:
+    return f"{value:.2g}" if value < 10 else f"{value:.0f}"
+
+
+def draw_forgetting(figure: Figure, runs: Mapping[str, Sequence[Knowledge]]) -> str:
+    """What is still known, per row: the mean over runs as a bar, each run as a dot; old skills, and story loss."""
+    panels = figure.subplots(1, 2, sharey=True)
+    titles = (("old skills", "mean accuracy", "mean"), ("stories", "loss per token (nats)", "stories"))
+    says = []
+    for axes, (title, label, field), colour in zip(panels, titles, (BLUE, ORANGE), strict=True):
+        means = [mean(getattr(k, field) for k in known) for known in runs.values()]
+        axes.barh(list(runs), means, color=colour, height=0.6, alpha=0.6)
+        for name, known in runs.items():
+            axes.plot([getattr(k, field) for k in known], [name] * len(known), "o", color=INK, markersize=4)
+        style(axes, title, label)
+        says.append(f"{title}, {label}: " + ", ".join(f"{name} {m:.2f}" for name, m in zip(runs, means, strict=True)))
+    panels[0].set_xlim(0, 1.05)
+    panels[0].invert_yaxis()
+    return "; ".join(says) + "."

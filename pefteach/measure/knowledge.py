@@ -28,11 +28,13 @@ def story_text(story: Story) -> str:
 def skill_accuracy(
     model: nn.Module, tokenizer: Tokenizer, form=by_token, count: int = 200, seed: int = FRESH
 ) -> dict[str, float]:
-    """Share of fresh problems solved to the last letter, per pretraining skill."""
+    """Share of fresh problems solved to the last letter, per pretraining skill; ``form`` is how they are asked."""
     result = {}
     for skill in SKILLS:
         rng = random.Random(f"{seed}:{skill}")
-        result[skill] = evaluate(model, [encode(tokenizer, *form(skill, rng)) for _ in range(count)]).exact_match
+        # After a worked example another one may follow, so only a skill asked for by its token has a certain end.
+        problems = [encode(tokenizer, *form(skill, rng), end=form is by_token) for _ in range(count)]
+        result[skill] = evaluate(model, problems).exact_match
     return result
 
 

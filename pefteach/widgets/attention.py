@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from pefteach.base import load_base
 from pefteach.corpus.batches import prompts
 from pefteach.figures.attention import draw_attention_map, draw_message
 from pefteach.transformer import Decoder
@@ -58,6 +59,12 @@ def attention_explorer(model: Decoder, tokenizer: Tokenizer, sentence: str, laye
         layer=widgets.IntSlider(layer, 0, layers - 1, description="Layer"),
         head=widgets.IntSlider(head, 0, heads - 1, description="Head"),
     )
+
+
+def example() -> Panel:
+    """One on the base, for whoever times or tests every explorer."""
+    model, tokenizer = load_base()
+    return attention_explorer(model, tokenizer, "once upon a time there was a small cat")
 
 
 def label(tokenizer: Tokenizer, token_id: int) -> str:

@@ -69,3 +69,8 @@ def memory_explorer(models: Mapping[str, Config] = MODELS) -> Panel:
         ),
         matrix=widgets.Checkbox(value=False, description="keep the attention matrix (no fused kernel)"),
     )
+
+
+def example() -> Panel:
+    """One on the models it knows, for whoever times or tests every explorer."""
+    return memory_explorer()

@@ -1,0 +1,100 @@
+"""What the benchmarks share: arms that take turns, rows, and the machine they ran on."""
+
+from __future__ import annotations
+
+import gc
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import ModuleType
+from typing import TypedDict
+
+from tqdm import tqdm
+
+PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "matplotlib", "ipywidgets", "jupyterlab")
+
+
+class Row(TypedDict):
+    """One figure. ``bar`` is the most that ``ratio`` may be, or ``ours`` where there is no peer."""
+
+    name: str
+    unit: str
+    ours: float
+    peer: float | None
+    ratio: float | None
+    bar: float
+    holds: bool
+
+
+def row(name: str, unit: str, ours: float, bar: float, peer: float | None = None) -> Row:
+    """Compare a figure with its bar: the figure itself, or its ratio to the peer's if there is one."""
+    ratio = None if peer is None else ours / peer
+    holds = (ours if ratio is None else ratio) <= bar
+    return {"name": name, "unit": unit, "ours": ours, "peer": peer, "ratio": ratio, "bar": bar, "holds": holds}
+
+
+def take_turns(arms: Mapping[str, Callable[[], object]], rounds: int, warmup: int = 2) -> dict[str, float]:
+    """Run every arm once per round and return each arm's median seconds.
+
+    What disturbs the machine for a while then disturbs all arms alike. Every round starts with another arm, so
+    that none always finds the caches as the same neighbour left them.
+    """
+    names, times = list(arms), {name: [] for name in arms}
+    collecting = gc.isenabled()
+    gc.disable()  # a collection would be charged to whichever arm it falls on
+    try:
+        for turn in tqdm(range(-warmup, rounds), desc="measuring", leave=False, disable=None):
+            first = turn % len(names)
+            for name in names[first:] + names[:first]:
+                began = time.perf_counter()
+                arms[name]()
+                if turn >= 0:
+                    times[name].append(time.perf_counter() - began)
+            gc.collect()
+    finally:
+        if collecting:
+            gc.enable()
+    return {name: statistics.median(taken) for name, taken in times.items()}
+
+
+def machine() -> dict[str, str | int]:
+    """Where a figure comes from: processor, cores, system and versions."""
+    facts: dict[str, str | int] = {
+        "cpu": _cpu(),
+        "cores": os.cpu_count() or 1,
+        "threads": os.environ.get("OMP_NUM_THREADS", "all"),
+        "os": platform.platform(terse=True),
+        "python": platform.python_version(),
+    }
+    for package in PACKAGES:
+        try:
+            facts[package] = version(package)
+        except PackageNotFoundError:
+            facts[package] = "none"
+    return facts
+
+
+def _cpu() -> str:
+    listed = Path("/proc/cpuinfo")  # Linux; elsewhere platform knows
+    lines = listed.read_text().splitlines() if listed.exists() else []
+    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor() or platform.machine()
+
+
+def need(package: str) -> ModuleType:
+    """Import what only a benchmark needs.
+
+    Raises:
+        ValueError: it is not installed.
+    """
+    try:
+        return import_module(package)
+    except ImportError as error:
+        raise ValueError(
+            f"this benchmark cannot import {package} ({error}): run `pip install 'pefteach[test]'`"
+        ) from None

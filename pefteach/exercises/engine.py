@@ -1,0 +1,178 @@
+"""The check: the student's code beside the reference, and then beside every known mistake."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from pefteach.exercises.catalogue import find
+from pefteach.exercises.compare import difference, show
+from pefteach.exercises.exercise import Case, Draw, Exercise, namespace_of
+from pefteach.exercises.progress import Progress
+from pefteach.exercises.subject import Called, Subject, SubjectError
+from pefteach.exercises.verdict import CANNOT_CHECK, NOT_ATTEMPTED, RIGHT, WRONG, Note, Verdict, verdict
+from pefteach.exercises.worker import Worker
+
+
+@dataclass(frozen=True)
+class Step:
+    """One thing that was seen: a value, or the exception that ended it all."""
+
+    what: str
+    case: Case
+    value: Any = None
+    changed: tuple[str, ...] = ()
+    error: SubjectError | None = None
+
+
+def check(name: str, *, seed: int = 0, namespace: dict[str, Any] | None = None) -> Verdict:
+    """Check what the notebook defines under an exercise's name. It never raises.
+
+    Args:
+        name: the exercise, such as "lora_forward".
+        seed: other seeds try other numbers and shapes; the same seed tries the same ones again.
+        namespace: where to look; by default where the call stands, which in a notebook is the notebook.
+    """
+    namespace = sys._getframe(1).f_globals if namespace is None else namespace
+    try:
+        exercise = find(name)
+    except ValueError as error:
+        return verdict(CANNOT_CHECK, str(name), str(error))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        result = judge(exercise, Subject(Worker(namespace).do), seed)
+    Progress().record(name, result.status)
+    return result
+
+
+def hint(name: str) -> Note:
+    """The next hint for an exercise; after the last one, the last one again."""
+    try:
+        exercise = find(name)
+    except ValueError as error:
+        return Note(f"! No hint: {name}", str(error))
+    count = len(exercise.hints)
+    number = min(Progress().next_hint(name), count)
+    more = f"hint({name!r}) gives another." if number < count else f"That was the last; there is solution({name!r})."
+    return Note(f"Hint {number} of {count}: {name}", f"{exercise.hints[number - 1]}\n{more}")
+
+
+def solution(name: str) -> Note:
+    """One right answer, once there has been an attempt."""
+    try:
+        exercise = find(name)
+    except ValueError as error:
+        return Note(f"! No solution: {name}", str(error))
+    progress = Progress()
+    if not progress.attempted(name):
+        return Note(f"… Not yet: {name}", f"Try it first, and run check({name!r}): even a wrong answer will do.")
+    progress.saw_solution(name)
+    return Note(f"One right answer: {name}", exercise.remark, tuple(exercise.reference.splitlines()))
+
+
+def judge(exercise: Exercise, subject: Subject, seed: int) -> Verdict:
+    """The verdict on a subject: attempted, then type and shape, then values."""
+    name = exercise.name
+    try:
+        kind = subject.kind(name)
+        if kind == "missing":
+            return verdict(NOT_ATTEMPTED, name, f"There is no {name} yet: run the cell that defines it.")
+        if kind == "blank":
+            return verdict(NOT_ATTEMPTED, name, f"{name} is still empty: write your code where the cell says so.")
+        if kind not in ("function", "class"):
+            return verdict(WRONG, name, f"{name} is {kind}, where a function or class should be.")
+        expected = _trace_of(exercise, exercise.reference, seed)
+        got = trace(exercise, subject, seed)
+        if expected[-1].error:
+            raise expected[-1].error
+        return _compare(exercise, expected, got, seed)
+    except Exception as error:
+        text = f"{type(error).__name__}: {error}"
+        return verdict(CANNOT_CHECK, name, f"The check itself failed. This is our fault, not yours.\n{text}")
+
+
+def answer(source: str) -> Subject:
+    """An answer given as source code."""
+    return Subject(Worker(namespace_of(source)).do)
+
+
+def trace(exercise: Exercise, subject: Subject, seed: int) -> list[Step]:
+    """Everything that is seen of a subject, up to the first exception of its code."""
+    steps = []
+    for case in exercise.inputs(Draw(seed)):
+        try:
+            for what, value in exercise.observe(subject, exercise.name, case):
+                called = value if isinstance(value, Called) else Called(value, ())
+                steps.append(Step(what, case, called.value, called.changed))
+        except SubjectError as error:
+            return [*steps, Step(error.what, case, error=error)]
+    return steps
+
+
+@functools.lru_cache(maxsize=256)
+def _trace_of(exercise: Exercise, source: str, seed: int) -> list[Step]:
+    """The trace of an answer that stays the same: it is needed for every wrong answer of a student again."""
+    return trace(exercise, answer(source), seed)
+
+
+def _compare(exercise: Exercise, expected: list[Step], got: list[Step], seed: int) -> Verdict:
+    name, last = exercise.name, got[-1]
+    if last.error and _is_stub(last.error):
+        return verdict(NOT_ATTEMPTED, name, f"There is still code to write: {_where(last.error) or last.error.message}")
+    place = next((i for i, (want, have) in enumerate(zip(expected, got)) if _differs(want, have)), None)
+    if place is None:
+        return verdict(RIGHT, name, exercise.remark)
+    want, have = expected[place], got[place]
+    known = _recognise(exercise, expected, got, place, seed)
+    lines = [f"Checked   {have.what}"]
+    if have.error:
+        lines += [f"Raised    {have.error.kind}: {have.error.message}", _where(have.error)]
+        message = "Your code raised an exception."
+        if have.error.kind == "KeyboardInterrupt":
+            message = "The check was interrupted while your code ran. Is there a loop that never ends?"
+    elif how := difference(want.value, have.value):
+        lines += [f"Expected  {show(want.value)}", f"Got       {show(have.value)}", f"That is   {how}"]
+        message = "The result is not the expected one, and it is none of the mistakes known here."
+        if have.value is None:
+            message = "There is no result. Is a `return` missing?"
+    else:
+        message = f"The result is right, but {', '.join(have.changed)} was changed in place: leave the arguments alone."
+    more = {"mistake": known[0], "arguments": have.case} if known else {"arguments": have.case}
+    return verdict(WRONG, name, known[1] if known else message, *filter(None, lines), **more)
+
+
+def _recognise(
+    exercise: Exercise, expected: list[Step], got: list[Step], place: int, seed: int
+) -> tuple[str, str] | None:
+    """Name and message of the mistake that does the same: all along or, if that is only one, up to the difference."""
+    alike = []
+    for mistake in exercise.mistakes:
+        steps = _trace_of(exercise, exercise.wrong_answer(mistake), seed)
+        if len(steps) <= place or not _differs(expected[place], steps[place]):
+            continue
+        if any(_differs(a, b) for a, b in zip(steps[: place + 1], got)):
+            continue
+        if len(steps) == len(got) and not any(_differs(a, b) for a, b in zip(steps, got)):
+            return mistake.name, mistake.message
+        alike.append((mistake.name, mistake.message))
+    return alike[0] if len(alike) == 1 else None
+
+
+def _differs(a: Step, b: Step) -> bool:
+    if a.error or b.error:
+        return not (a.error and b.error and (a.error.kind, a.error.message) == (b.error.kind, b.error.message))
+    return a.changed != b.changed or difference(a.value, b.value) is not None
+
+
+def _is_stub(error: SubjectError) -> bool:
+    """Whether it is the student's own NotImplementedError; torch raises some as well."""
+    own = not error.message or "raise NotImplementedError" in error.text or 'required "forward"' in error.message
+    return error.kind == "NotImplementedError" and own
+
+
+def _where(error: SubjectError) -> str:
+    return f"line {error.line}" + (f": {error.text}" if error.text else "") if error.line else ""

@@ -1,0 +1,160 @@
+"""Drive a notebook in JupyterLab as a student does: read it, run it, move its explorers with the keyboard."""
+
+from pathlib import Path
+
+from playwright.sync_api import ElementHandle, Locator
+from playwright.sync_api import TimeoutError as TooLate
+
+NOTEBOOK = "window.jupyterapp.shell.currentWidget"
+PANEL = ".pefteach-explorer"
+INPUTS = [f"input[type={kind}]" for kind in ("text", "number", "checkbox")]
+CONTROLS = ", ".join([".noUi-handle", "select", *INPUTS, "input[type=radio]:not(:checked)", "button:not(.mod-active)"])
+
+# A picture as numbers: its size in the file and on the page, a hash of its pixels, and how many of them are not paper.
+READ = """image => {
+  const size = {width: image.naturalWidth, height: image.naturalHeight};
+  const canvas = Object.assign(document.createElement('canvas'), size);
+  if (!image.complete || !canvas.width) return null;
+  const pen = canvas.getContext('2d');
+  pen.drawImage(image, 0, 0);
+  const pixels = new Uint32Array(pen.getImageData(0, 0, canvas.width, canvas.height).data.buffer);
+  let hash = 0, ink = 0;
+  for (const pixel of pixels) { hash = Math.imul(hash, 31) + pixel | 0; ink += pixel !== pixels[0]; }
+  return {hash, ink, width: canvas.width, shown: image.clientWidth, alt: image.alt};
+}"""
+PATIENCE = 20_000  # milliseconds that only something broken takes, also on a busy machine
+LEAST_INK = 500  # pixels; the axes of an otherwise empty plot have more, a blank sheet has none
+
+
+class Page:
+    """One notebook in one browser tab; ``errors`` collects what the browser's console reports."""
+
+    def __init__(self, page, address: str):
+        self.page, self.errors = page, []
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.on("console", lambda message: self.errors.append(message.text) if message.type == "error" else None)
+        page.set_default_timeout(6 * PATIENCE)
+        page.goto(address)
+        ready = "sessionContext?.isReady && w.sessionContext.session?.kernel?.status === 'idle'"
+        page.wait_for_function(f"() => {{ const w = window.jupyterapp && {NOTEBOOK}; return w?.{ready} }}")
+
+    def run_all(self) -> list[str]:
+        """Run the cells until each has a number or one has raised, and the kernel is quiet; the errors."""
+        cells = f"{NOTEBOOK}.content.widgets.filter(c => c.model.type === 'code')"
+        expected = "(c.model.getMetadata('tags') ?? []).includes('raises-exception')"
+        outputs = f"{cells}.filter(c => !{expected}).flatMap(c => c.model.outputs.toJSON())"
+        errors = f"{outputs}.filter(o => o.output_type === 'error').map(o => `${{o.ename}}: ${{o.evalue}}`)"
+        done = "c.model.executionCount !== null && c.model.sharedModel.executionState !== 'running'"
+        idle = f"{NOTEBOOK}.sessionContext.session.kernel.status === 'idle'"
+        self.page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells') }")
+        self.page.wait_for_function(
+            f"() => {idle} && ({errors}.length || {cells}.every(c => {done}))", timeout=30 * PATIENCE
+        )
+        return self.page.evaluate(f"() => {errors}")
+
+    def clear(self) -> None:
+        """Take the stored outputs away, so that what is seen next comes from this run."""
+        self.page.evaluate("() => window.jupyterapp.commands.execute('notebook:clear-all-cell-outputs')")
+
+    def stored_pictures(self) -> list[dict]:
+        return [image.evaluate(READ) for image in self.page.locator(".jp-RenderedImage img").all()]
+
+    def panels(self) -> list[Locator]:
+        return self.page.locator(PANEL).all()
+
+    def dark(self) -> None:
+        self.page.evaluate(
+            "() => window.jupyterapp.commands.execute('apputils:change-theme', {theme: 'JupyterLab Dark'})"
+        )
+        self.page.wait_for_function("() => document.body.dataset.jpThemeLight === 'false'")
+
+    def photograph(self, file: Path) -> None:
+        """The whole notebook in one picture, as far as Chromium can make one."""
+        scroller = f"{NOTEBOOK}.content.node.querySelector('.jp-WindowedPanel-outer') ?? {NOTEBOOK}.content.node"
+        height = self.page.evaluate(f"() => ({scroller}).scrollHeight")
+        size = self.page.viewport_size
+        self.page.set_viewport_size({"width": size["width"], "height": min(height + 150, 16000)})
+        self.page.screenshot(path=file)
+        self.page.set_viewport_size(size)
+
+    def shut_down(self) -> None:
+        self.page.evaluate(f"async () => {{ await {NOTEBOOK}.sessionContext.shutdown() }}")
+
+
+def keys_for(control: ElementHandle) -> list[str]:
+    """The keys that change a control from where it stands: a small move and, should that not show, a larger one."""
+    kind = control.evaluate("e => e.classList.contains('noUi-handle') ? 'slider' : e.type ?? e.tagName")
+    if kind == "slider":
+        at_end = control.evaluate("e => +e.getAttribute('aria-valuenow') >= +e.getAttribute('aria-valuemax')")
+        return ["ArrowLeft", "PageDown"] if at_end else ["ArrowRight", "PageUp"]
+    if kind == "select-one":
+        return ["ArrowUp" if control.evaluate("e => e.selectedIndex === e.options.length - 1") else "ArrowDown"]
+    if kind == "text":
+        control.press("End")
+        return ["a", "Enter"]
+    return ["ArrowUp", "ArrowDown"] if kind == "number" else ["Space"]  # a box, a radio button, a button
+
+
+def faults(panel: Locator, patience: int = PATIENCE) -> list[str]:
+    """Move every control of an explorer by keyboard; what is wrong with how its picture follows.
+
+    A control may have nothing to say in one state of the others ("size", while a model of fixed size is chosen), so
+    one that does nothing is tried again with every list at its last choice.
+
+    Args:
+        patience: milliseconds to wait for a picture that differs, per key.
+    """
+    image, controls = panel.locator("img"), panel.locator(CONTROLS).element_handles()
+    if image.count() != 1 or not controls:
+        return [f"{image.count()} pictures and {len(controls)} controls: an explorer has one picture and some controls"]
+    found = []
+    lists = panel.locator("select").element_handles()
+    for control in controls:
+        if not moves(image, control, patience):
+            for each in lists:
+                each.press("End")
+            if not lists or not moves(image, control, patience):
+                found.append(f"{label(control)!r} does not change the picture")
+        found += [f"{label(control)!r}: {fault}" for fault in picture_faults(image.evaluate(READ))]
+    return found
+
+
+def moves(image: Locator, control: ElementHandle, patience: int) -> bool:
+    """Press a control's keys until the picture has other pixels."""
+    control.focus()
+    before = [image.element_handle(), settled(image)]
+    differs = f"([image, hash]) => {{ const now = ({READ})(image); return now && now.hash !== hash }}"
+    for key in keys_for(control):
+        control.press(key)
+        try:
+            image.page.wait_for_function(differs, arg=before, timeout=patience)
+            return True
+        except TooLate:
+            pass
+    return False
+
+
+def settled(image: Locator) -> int:
+    """The hash of the picture once the answers to earlier keys have all arrived."""
+    idle = f"() => {NOTEBOOK}.sessionContext.session.kernel.status === 'idle'"
+    old, new = None, image.evaluate(READ)["hash"]
+    while old != new:
+        image.page.wait_for_timeout(300)
+        image.page.wait_for_function(idle)
+        old, new = new, image.evaluate(READ)["hash"]
+    return new
+
+
+def label(control: ElementHandle) -> str:
+    return control.evaluate(
+        "e => e.closest('.jupyter-widgets').querySelector('.widget-label')?.innerText ?? e.innerText"
+    )
+
+
+def picture_faults(seen: dict | None) -> list[str]:
+    if seen is None:
+        return ["there is no picture"]
+    found = ["the picture is blank"] if seen["ink"] < LEAST_INK else []
+    if seen["shown"] != seen["width"]:
+        found.append(f"the picture of {seen['width']} pixels is shown in {seen['shown']}, which blurs it")
+    return found

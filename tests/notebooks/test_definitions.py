@@ -1,0 +1,116 @@
+"""What a lesson builds is what the package computes; and a mistake in the lesson would be noticed.
+
+Each comparison takes the lesson's definitions. It runs once with the lesson as it is, and once per mistake.
+"""
+
+import copy
+
+import nbformat
+import pytest
+import torch
+from torch import nn
+
+from pefteach import transformer
+from pefteach.methods import LoRA, attach
+from pefteach.paths import COURSE
+
+from .definitions import definitions
+
+close = torch.testing.assert_close
+
+
+def attention(lesson, model, batch):
+    q, k, v = torch.randn(2, 3, 5, 8), torch.randn(2, 3, 7, 8), torch.randn(2, 3, 7, 8)
+    mask = torch.arange(7) <= torch.arange(5)[:, None] + 2
+    for masked in (None, mask):
+        for ours, theirs in zip(lesson.attention(q, k, v, masked), transformer.attention(q, k, v, masked)):
+            close(ours, theirs)
+
+
+def positions(lesson, model, batch):
+    place, x = torch.tensor([[0, 3, 11]]), torch.randn(2, 4, 3, 16)
+    angles = model.model.rotary_emb(place)
+    close(lesson.rotate(x, *lesson.rotary_angles(place[0], 16, 10000.0)), transformer.rotate(x, *angles))
+
+
+def decoder(lesson, model, batch):
+    """All parts at once, with the package's weights. The causal mask hides padding on the right; a hole it does not."""
+    mine = lesson.Decoder(model.config).eval()
+    mine.load_state_dict(model.model.state_dict())
+    batch["attention_mask"][2, 2:4] = 0
+    close(mine(**batch).logits, model(**batch).logits, atol=1e-4, rtol=1e-4)
+
+
+def lora_layer(lesson, model, batch):
+    """One layer with in ≠ out, a bias, r ≠ alpha and neither A nor B at zero."""
+    layer, x = model.model.layers[1].mlp.down_proj, torch.randn(3, 5, 128)
+    mine = lesson.LoRALinear(layer, rank=4, alpha=6.0)
+    assert not mine.lora_B.weight.any() and mine.lora_A.weight.any()
+    assert mine.lora_A.weight.abs().max() <= 128**-0.5
+    nn.init.normal_(mine.lora_B.weight)
+    part = attach(model, LoRA(4, 6.0, ["layers.1.mlp.down_proj"])).parts["model.layers.1.mlp.down_proj"]
+    part.load_state_dict({f"{name}.weight": getattr(mine, name).weight for name in ("lora_A", "lora_B")})
+    close(mine(x), model.model.layers[1].mlp.down_proj(x))
+    close(mine.delta_weight(), part.delta_weight())
+    expected = part.merged_weight(layer)
+    lesson.merge(mine)
+    close(mine.base_layer.weight, expected)
+
+
+def lora_model(lesson, model, batch):
+    """The same layers wrapped, the same numbers trained, the same gradients."""
+    targets = ("q_proj", "k_proj", "down_proj")
+    mine = lesson.add_lora(copy.deepcopy(model), targets, rank=4, alpha=6.0)
+    adapter = attach(model, LoRA(4, 6.0, targets))
+    wrapped = {path: part for path, part in mine.named_modules() if isinstance(part, lesson.LoRALinear)}
+    assert wrapped.keys() == adapter.parts.keys()
+    for path, part in adapter.parts.items():
+        nn.init.normal_(part.lora_B.weight, std=0.1)
+        wrapped[path].load_state_dict(part.state_dict(), strict=False)
+    trained = {name.split(".lora_")[0] for name, p in mine.named_parameters() if p.requires_grad}
+    assert trained == adapter.parts.keys()
+    close(mine(**batch).logits, model(**batch).logits, atol=1e-4, rtol=1e-4)
+
+
+LESSONS = {
+    "01_transformer_review": (attention, positions, decoder),
+    "07_lora": (lora_layer, lora_model),
+}
+MISTAKES = [
+    ("01_transformer_review", attention, " / q.shape[-1] ** 0.5\n    if", "\n    if"),
+    (
+        "01_transformer_review",
+        attention,
+        "weights = scores.softmax(-1)\n    return",
+        "weights = scores.softmax(-2)\n    return",
+    ),
+    ("01_transformer_review", positions, "[-second, first]", "[second, -first]"),
+    ("01_transformer_review", decoder, "repeat_interleave(self.shared_by, 1)", "repeat(1, self.shared_by, 1, 1)"),
+    ("01_transformer_review", decoder, "x + self.mlp(", "self.mlp("),
+    ("01_transformer_review", decoder, "x.pow(2).mean(-1, keepdim=True)", "x.var(-1, keepdim=True)"),
+    ("01_transformer_review", decoder, "mask & attention_mask[:, None, None].bool()", "mask"),
+    ("07_lora", lora_layer, "alpha / rank", "alpha"),
+    ("07_lora", lora_layer, "+= sign * part.delta_weight()", "-= sign * part.delta_weight()"),
+    ("07_lora", lora_layer, "+= sign * part.delta_weight()", "+= sign * part.delta_weight() / part.scale"),
+    ("07_lora", lora_layer, "nn.init.zeros_(self.lora_B.weight)", "pass"),
+    ("07_lora", lora_model, "model.requires_grad_(False)", "pass"),
+    ("07_lora", lora_model, "path.endswith(targets)", "path.endswith(targets[:2])"),
+]
+
+
+def read(name: str):
+    return nbformat.read(COURSE / f"{name}.ipynb", 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "compare"), [(name, compare) for name, compares in LESSONS.items() for compare in compares]
+)
+def test_a_lesson_builds_what_the_package_computes(name, compare, model, batch):
+    compare(definitions(read(name)), model, batch)
+
+
+@pytest.mark.parametrize(("name", "compare", "old", "new"), MISTAKES)
+def test_a_mistake_in_a_lesson_is_noticed(name, compare, old, new, model, batch):
+    lesson = definitions(read(name), (old, new))
+    with pytest.raises(AssertionError):
+        compare(lesson, model, batch)
