@@ -468,5 +468,5 @@ Picture(
 # ## Sources
 # Vaswani et al. 2017, *Attention Is All You Need* · Zhang & Sennrich 2019, *Root Mean Square Layer Normalization* ·
 # Xiong et al. 2020, *On Layer Normalization in the Transformer Architecture* · Shazeer 2020, *GLU Variants Improve
-# Transformer* · Su et al. 2021, *RoFormer* · Haviv et al. 2022, *Transformer Language Models without Positional Encodings
-# Still Learn Positional Information* · Ainslie et al. 2023, *GQA* · Touvron et al. 2023, *LLaMA*
+# Transformer* · Su et al. 2021, *RoFormer* · Haviv et al. 2022, *Transformer Language Models without Positional
+# Encodings Still Learn Positional Information* · Ainslie et al. 2023, *GQA* · Touvron et al. 2023, *LLaMA*

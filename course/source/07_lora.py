@@ -168,7 +168,7 @@ def train(model: nn.Module, skill: str, steps: int, lr: float, seed: int = 0) ->
 
 
 # %% tags=["nbval-ignore-output"]
-train(mine, "rotate3", steps=40, lr=5e-3)
+train(mine, "rotate3", steps=30, lr=5e-3)
 print(f"rotate3: base {score(base, 'rotate3'):.2f}, with LoRA {score(mine, 'rotate3'):.2f}")
 assert score(mine, "rotate3") > score(base, "rotate3") + 0.5
 
@@ -210,7 +210,7 @@ everywhere = LoRA(rank=8, alpha=16, target_modules="all-linear")
 for path, part in attach(base, everywhere, "rotate3").parts.items():
     part.load_state_dict(wrapped[path].state_dict(), strict=False)  # lora_A and lora_B; the base is there already
 attach(base, everywhere, "elicit")
-train(base, "elicit", steps=20, lr=5e-3)
+train(base, "elicit", steps=10, lr=5e-3)
 table = {}
 for name in ((), ("rotate3",), ("elicit",)):
     activate(base, *name)
@@ -253,8 +253,8 @@ for rslora in norms:
 assert norms[False][-1] < 0.5 * norms[False][0] and 0.7 < norms[True][-1] / norms[True][0] < 1.4
 
 # %% [markdown]
-# That is the gradient. Adam divides its size out again, so how much the step itself differs has to be measured on each
-# task. In practice: whoever changes the rank should check the learning rate.
+# That is the gradient. Adam divides its size out again, so the lesson for practice has to be measured: below, one
+# learning rate and one alpha serve every rank with $\alpha/r$. With $\alpha/\sqrt r$, check the learning rate anew.
 #
 # ## Explore: how much of a fine-tune fits into rank r?
 # Fine-tune a copy of the base in full on `<rotate3>`, every tensor. $\Delta W$ is what became of each matrix minus what
@@ -263,7 +263,7 @@ assert norms[False][-1] < 0.5 * norms[False][0] and 0.7 < norms[True][-1] / norm
 # %% tags=["nbval-ignore-output"]
 tuned, _ = load_base()
 before = {path: layer.weight.detach().clone() for path, layer in tuned.named_modules() if path in wrapped}
-train(tuned, "rotate3", steps=40, lr=1e-3)
+train(tuned, "rotate3", steps=30, lr=1e-3)
 full = score(tuned, "rotate3")
 deltas = {path: tuned.get_submodule(path).weight.detach() - before[path] for path in before}
 print(f"full fine-tune: {full:.2f}")
@@ -280,7 +280,7 @@ def best_rank(matrix: Tensor, rank: int) -> Tensor:
     return (u[:, :rank] * s[:rank]) @ v[:rank]
 
 
-RANKS, cut = (1, 2, 4, 8, 32), {}
+RANKS, cut = (1, 2, 8, 32), {}
 with torch.no_grad():
     for rank in RANKS:
         for path, delta in deltas.items():
@@ -288,18 +288,20 @@ with torch.no_grad():
         cut[rank] = score(tuned, "rotate3")
 
 # %% [markdown]
-# And LoRA, trained at each of these ranks for as many steps. (One run each, a toy. For scale see Hu et al., 2021,
-# section 7.2.)
+# And LoRA, trained at each of these ranks for as many steps. (One run each on a toy. For scale see Hu et al., 2021,
+# section 7.2, where rank 1 already goes far on GPT-3.)
 
 # %% tags=["nbval-ignore-output"]
 lora = {8: score(base, "rotate3")}  # yours from above
 for rank in RANKS:
     if rank not in lora:
-        attach(base, LoRA(rank, 2 * rank, "all-linear"), "trial")
-        train(base, "rotate3", steps=40, lr=5e-3)
+        attach(base, LoRA(rank, 16, "all-linear"), "trial")
+        train(base, "rotate3", steps=30, lr=5e-3)
         lora[rank] = score(base, "rotate3")
         detach(base, "trial")
-print("LoRA by rank:", {rank: round(lora[rank], 2) for rank in RANKS})
+for rank in RANKS:
+    print(f"rank {rank:2}: full fine-tune cut to it {cut[rank]:.2f}, LoRA {lora[rank]:.2f}")
+assert lora[1] > cut[1] + 0.3
 
 # %% tags=["nbval-ignore-output"]
 names = {path.removeprefix("model."): delta for path, delta in deltas.items()}
@@ -452,31 +454,42 @@ print(f"every ΔW has full numerical rank: {full_rank}; energy in 8 directions: 
 assert full_rank
 
 # %% [markdown]
-# Then the same number of trained parameters in four places, three seeds each.
+# Then the same number of trained parameters in three places, on a skill of another kind: `<plus3>` maps every letter to
+# the third one after it. Three seeds each.
 
 # %% tags=["nbval-ignore-output"]
-arms = {"q, v": (("q_proj", "v_proj"), 11), "mlp": (MLP, 3), "all": ("all-linear", 2)}
-reached: dict[str, list[float]] = {}
-for arm, (targets, rank) in arms.items():
+arms = {"q and v": (("q_proj", "v_proj"), 11), "MLP": (MLP, 3), "all linear": ("all-linear", 2)}
+
+
+def spread(arm: str, skill: str, steps: int) -> list[float]:
+    targets, rank = arms[arm]
+    found = []
     for seed in range(3):
         torch.manual_seed(seed)
-        attach(base, LoRA(rank, 2 * rank, targets), "arm")
-        train(base, "rotate3", steps=25, lr=5e-3, seed=seed)
-        reached.setdefault(arm, []).append(score(base, "rotate3"))
+        attach(base, LoRA(rank, 16, targets), "arm")
+        train(base, skill, steps, lr=5e-3, seed=seed)
+        found.append(score(base, skill))
         trained = count(base)
         detach(base, "arm")
-    print(f"{arm:5} rank {rank:2}, {trained:,} trained: {min(reached[arm]):.2f} to {max(reached[arm]):.2f}")
+    print(f"{skill} {arm:10} rank {rank:2} {trained:,} trained: {min(found):.2f} to {max(found):.2f}")
+    return found
 
-# %%
-mean = {arm: sum(values) / len(values) for arm, values in reached.items()}
-print("outside attention it learns too:", min(reached["mlp"]) > score(base, "rotate3") + 0.3)
-print("everywhere is at least as good as q and v alone:", mean["all"] >= mean["q, v"] - 0.05)
-assert min(reached["mlp"]) > score(base, "rotate3") + 0.3
+
+reached = {arm: spread(arm, "plus3", steps=25) for arm in arms}
+assert min(reached["all linear"] + reached["MLP"]) > max(reached["q and v"])
+
+# %% [markdown]
+# Is the q-and-v arm just badly tuned? The same arm on `<rotate3>`, where letters only have to be fetched from other places:
+
+# %% tags=["nbval-ignore-output"]
+fetched = spread("q and v", "rotate3", steps=25)
+assert min(fetched) > max(reached["q and v"]) + 0.5
 
 # %% [markdown]
 # **Verdict: half right, and outdated.** Low rank holds as an approximation: numerically $\Delta W$ has full rank, yet a
-# few directions hold much of it. Attention only was the choice of the 2021 experiments; later work
-# (Dettmers et al., 2023; Schulman et al., 2025) needs all linear layers to match full fine-tuning.
+# few directions hold much of it. Attention alone is enough when letters have to be fetched, and learns nothing in the same steps when they
+# have to be mapped. It was the choice of the 2021 experiments; later work (Dettmers et al., 2023; Schulman et al., 2025)
+# needs all linear layers to match full fine-tuning.
 #
 # ## Recap
 # 1. LoRA trains $\Delta W = s\,BA$ beside a frozen $W_0$; $s=\alpha/r$ scales the side path only.

@@ -38,10 +38,15 @@ def table(name: str, rows: list[Row]) -> Table:
         unit, ratio = row["unit"], row["ratio"]
         drawn.add_row(
             escape(row["name"]),
-            f"{row['ours']:.3g} {unit}",
-            "" if row["peer"] is None else f"{row['peer']:.3g} {unit}",
+            figure(row["ours"], unit),
+            "" if row["peer"] is None else figure(row["peer"], unit),
             "" if ratio is None else f"{ratio:.3f}",
             f"{row['bar']:g}" + (f" {unit}" if ratio is None else ""),
             "yes" if row["holds"] else "NO",
         )
     return drawn
+
+
+def figure(value: float, unit: str) -> str:
+    """Three digits, or all of those before the point."""
+    return f"{value:.0f} {unit}" if abs(value) >= 100 else f"{value:.3g} {unit}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from matplotlib.figure import Figure
@@ -78,10 +79,10 @@ def draw_attention_map(figure: Figure, weights: Tensor, labels: Sequence[str]) -
     axes.axis("off")  # plain texts draw several times faster than tick labels
     later = torch.ones_like(weights, dtype=torch.bool).triu(1)  # left blank: what a token may not look at
     axes.imshow(weights.masked_fill(later, torch.nan).numpy(), vmin=0, vmax=1, cmap=SHADES, aspect="auto")
+    font: dict[str, Any] = {"fontsize": 9, "color": INK, "parse_math": False}  # a sentence may hold a dollar sign
     for place, label in enumerate(labels):
-        words = {"s": label, "fontsize": 9, "color": INK, "parse_math": False}  # a sentence may hold a dollar sign
-        axes.text(-0.7, place, ha="right", va="center", **words)
-        axes.text(place, -0.7, ha="center", va="bottom", rotation=90, **words)
+        axes.text(-0.7, place, label, ha="right", va="center", **font)
+        axes.text(place, -0.7, label, ha="center", va="bottom", rotation=90, **font)
     figure.text(0.01, 0.41, "this token (query) …", rotation=90, va="center", fontsize=10, color=INK)
     figure.text(0.54, 0.965, "… looks at (key)", ha="center", fontsize=10, color=INK)
     scale = figure.add_axes((0.92, 0.02, 0.025, 0.78))

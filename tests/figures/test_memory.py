@@ -82,8 +82,10 @@ def test_costs_are_drawn_in_per_cent():
 
 
 def test_forgetting_shows_the_mean_and_every_seed():
-    runs = {"base": [Knowledge({"copy": 1.0, "swap": 0.5}, 2.0)],
-            "full": [Knowledge({"copy": 0.5, "swap": 0.0}, 5.0), Knowledge({"copy": 0.0, "swap": 0.0}, 7.0)]}  # fmt: skip
+    runs = {
+        "base": [Knowledge({"copy": 1.0, "swap": 0.5}, 2.0)],
+        "full": [Knowledge({"copy": 0.5, "swap": 0.0}, 5.0), Knowledge({"copy": 0.0, "swap": 0.0}, 7.0)],
+    }
     figure = new_figure()
     says = draw_forgetting(figure, runs)
     skills, stories = figure.axes

@@ -11,7 +11,9 @@ import torch
 from torch import nn
 
 from pefteach import transformer
-from pefteach.methods import LoRA, attach
+from pefteach.measure.memory import measure_step
+from pefteach.measure.parameters import count_parameters
+from pefteach.methods import BitFit, FullFineTuning, LastLayers, LoRA, Norms, attach, detach
 from pefteach.paths import COURSE
 
 from .definitions import definitions
@@ -72,8 +74,31 @@ def lora_model(lesson, model, batch):
     close(mine(**batch).logits, model(**batch).logits, atol=1e-4, rtol=1e-4)
 
 
+def cost(lesson, model, batch):
+    """Counts and saved bytes: a tied tensor once, the model's own tensors and shared memory left out."""
+    batch["labels"] = batch["input_ids"]
+    for method in (FullFineTuning(), LoRA(4)):
+        attach(model, method)
+        counted = count_parameters(model)
+        assert lesson.count(model) == (counted.total, counted.trainable)
+        assert lesson.saved_bytes(model, batch) == measure_step(model, batch).activations
+        detach(model)
+
+
+def choices(lesson, model, batch):
+    """The same tensors as the package's selective methods choose."""
+    chosen = {LastLayers(1): lesson.last_blocks(model, 1), Norms(): lesson.norms, BitFit(): lesson.biases}
+    for method, choice in chosen.items():
+        number = lesson.train_only(model, choice)
+        mine = {name for name, p in model.named_parameters() if p.requires_grad}
+        assert number == sum(p.numel() for p in model.parameters() if p.requires_grad)
+        assert mine == set(attach(model, method).tensors())
+        detach(model)
+
+
 LESSONS = {
     "01_transformer_review": (attention, positions, decoder),
+    "02_finetuning_and_its_cost": (cost, choices),
     "07_lora": (lora_layer, lora_model),
 }
 MISTAKES = [
@@ -89,6 +114,12 @@ MISTAKES = [
     ("01_transformer_review", decoder, "x + self.mlp(", "self.mlp("),
     ("01_transformer_review", decoder, "x.pow(2).mean(-1, keepdim=True)", "x.var(-1, keepdim=True)"),
     ("01_transformer_review", decoder, "mask & attention_mask[:, None, None].bool()", "mask"),
+    ("02_finetuning_and_its_cost", cost, "list(model.parameters())", "list(model.state_dict().values())"),
+    ("02_finetuning_and_its_cost", cost, "if storage.data_ptr() not in own:", "if True:"),
+    ("02_finetuning_and_its_cost", cost, "sizes[storage.data_ptr()]", "sizes[len(sizes)]"),
+    ("02_finetuning_and_its_cost", choices, "p.requires_grad_(chosen(name))", "p.requires_grad_(not chosen(name))"),
+    ("02_finetuning_and_its_cost", choices, "range(blocks - k, blocks)", "range(k)"),
+    ("02_finetuning_and_its_cost", choices, '"norm" in name', '"layernorm" in name'),
     ("07_lora", lora_layer, "alpha / rank", "alpha"),
     ("07_lora", lora_layer, "+= sign * part.delta_weight()", "-= sign * part.delta_weight()"),
     ("07_lora", lora_layer, "+= sign * part.delta_weight()", "+= sign * part.delta_weight() / part.scale"),

@@ -10,7 +10,7 @@ from pefteach.exercises.finetuning_cost import (
 )
 
 SET = ExerciseSet(
-    lesson="02_finetuning_cost",
+    lesson="02_finetuning_and_its_cost",
     title="Fine-tuning and what it costs",
     goal="count what a model has, choose what trains, and say what that costs in bytes and in arithmetic",
     exercises=(
