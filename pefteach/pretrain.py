@@ -39,10 +39,11 @@ class Stage:
 
 
 # Skills come first: among stories, which hold most of the tokens, they take several times as long to be found.
-# Inferring a skill from examples, and keeping track of names, come last of all and get a stage of their own.
+# Inferring a skill from examples, and keeping track of names, take longest and get a stage of their own.
 STAGES = (
     Stage("base", 4000, 2e-3, {"token": 0.6, "examples": 0.4}, {"story": 0.35, "token": 0.35, "examples": 0.3}),
     Stage("examples", 1500, 1.5e-3, *[{"story": 0.3, "token": 0.15, "examples": 0.55}] * 2),
+    Stage("polish", 400, 5e-4, *[{"story": 0.2, "token": 0.6, "examples": 0.2}] * 2),
 )
 ROWS, LENGTH = 16, 192
 

@@ -122,7 +122,8 @@ class RotaryEmbedding(nn.Module):
 
     def __init__(self, config: Config):
         super().__init__()
-        frequency = config.rope_theta ** (-torch.arange(0, config.head_dim, 2).float() / config.head_dim)
+        # Written as a division, like transformers: times a position, the last bit of a power shows in the logits.
+        frequency = 1 / config.rope_theta ** (torch.arange(0, config.head_dim, 2).float() / config.head_dim)
         self.register_buffer("inv_freq", frequency, persistent=False)  # (d/2,)
 
     def forward(self, position_ids: Tensor) -> tuple[Tensor, Tensor]:  # (B, T)

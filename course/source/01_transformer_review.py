@@ -46,9 +46,12 @@ def say(prompt: str, tokens: int) -> str:
 
 
 print(f"{sum(p.numel() for p in base.parameters()):,} parameters")
-print(say("The Lost Kite\nOne windy morning,", 60))
+print(say("The Lost Kite\nOne windy morning,", 200))
 
 # %% [markdown]
+# The plot holds, and the story ends. Do the names hold too? A model this small does not keep track of them: a limit to
+# remember.
+#
 # Then letters. A task token names the skill, and the answer has to be exact. The last line names no skill: the base
 # must find it in the worked examples.
 
@@ -56,7 +59,8 @@ print(say("The Lost Kite\nOne windy morning,", 60))
 print(say("<reverse> k d m a s p =", 8))
 print(say("<swap> k d m a s p =", 8))
 print(say("<next> k d m a s z =", 8))
-print(say("<examples> b c x q = q x c b ; t o p l = l p o t ; k d m a =", 8))
+shown = "b c x q a m = m a q x c b ; t o p l e s = s e l p o t ; w i n d o f = f o d n i w"
+print(say(f"<examples> {shown} ; k d m a s p =", 6))
 
 # %% [markdown]
 # ## The idea in a picture

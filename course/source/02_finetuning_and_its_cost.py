@@ -67,7 +67,8 @@ def count(model: nn.Module) -> tuple[int, int]:
 
 base, tokenizer = load_base()
 names = base.state_dict()
-print(f"{count(base)[0]:,} parameters; adding up {len(names)} names: {sum(t.numel() for t in names.values()):,}")
+by_name = sum(tensor.numel() for tensor in names.values())
+print(f"{count(base)[0]:,} parameters; adding up {len(names)} names: {by_name:,}")
 
 # %% [markdown]
 # ### 2. A new skill
@@ -213,12 +214,10 @@ def biases(name: str) -> bool:
 for chosen, method in ((last_blocks(base, 2), LastLayers(2)), (norms, Norms()), (biases, BitFit())):
     number = train_only(base, chosen)
     mine = {name for name, p in base.named_parameters() if p.requires_grad}
-    saved = saved_bytes(base, batch)
-    theirs = attach(base, method).tensors()
+    saved = saved_bytes(base, batch) / 1e6
+    same = mine == set(attach(base, method).tensors())
     detach(base)
-    print(
-        f"{type(method).__name__:10} {number:7,} train, {saved / 1e6:.1f} MB saved, as pefteach: {mine == set(theirs)}"
-    )
+    print(f"{type(method).__name__:10} {number:7,} train, {saved:.1f} MB saved, as pefteach: {same}")
 _ = train_only(base, lambda name: True)
 
 # %% [markdown]
@@ -236,9 +235,9 @@ memory_explorer({"Llama-2-7B": llama, **MODELS, "the course's base": base.config
 # `transformers` opens the same base. Its counts and bytes beside yours.
 
 # %%
-from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM  # noqa: E402
+import transformers  # noqa: E402
 
-peer = AutoModelForCausalLM.from_pretrained(BASE)
+peer = transformers.AutoModelForCausalLM.from_pretrained(BASE)
 footprint = peer.get_memory_footprint(return_buffers=False)
 print(f"parameters {count(base)[0]:,}, transformers {peer.num_parameters():,}")
 print(f"weights {weights:,} bytes, transformers {footprint:,}")
@@ -255,8 +254,7 @@ for method in (FullFineTuning(), LastLayers(2), BitFit(), LoRA(rank=8)):
     detach(base)
     planned = plan(base.config, method, "fp32", *batch["input_ids"].shape, counted=counted)
     ratio = planned.activations / measured.activations
-    print(f"{type(method).__name__:15} planned {planned.total:>11,}, measured {measured.total:>11,} bytes", end="")
-    print(f"; activations, planned / measured: {ratio:.3f}")
+    print(f"{type(method).__name__:14} planned {planned.total:>11,} bytes, measured {measured.total:>11,}")
     assert 0.99 < ratio < 1.01
 
 # %% [markdown]
@@ -271,7 +269,8 @@ full += [tune(FullFineTuning(), lr=1e-3, seed=seed) for seed in (1, 2)]
 lora = [tune(LoRA(rank=8, target_modules="all-linear"), lr=5e-3, seed=seed) for seed in (0, 1, 2)]
 for name, runs in (("full", full), ("LoRA", lora)):
     for run in runs:
-        print(f"{name}: rotate3 {run['new']:.2f}, old skills {run['on'].mean:.2f}, stories {run['on'].stories:.2f}")
+        on = run["on"]
+        print(f"{name}: rotate3 {run['new']:.2f}, old skills {on.mean:.2f}, stories {on.stories:.2f}")
 
 # %% tags=["nbval-ignore-output"]
 figure = new_figure(7.2, 2.6)
@@ -287,12 +286,16 @@ for name, runs in (("full", full), ("LoRA", lora)):
     print("  switched off, all as before to the last bit:", all(run["restored"] for run in runs))
 assert all(run["changed"] == 0 and run["on"].mean < before.mean - 0.3 for run in lora)
 assert all(run["off"] == before for run in lora)
+stories = [sum(run["on"].stories for run in runs) / len(runs) for runs in (full, lora)]
+print("story loss, mean of the seeds: LoRA below full:", stories[1] < stories[0])
+assert before.stories < stories[1] < stories[0]
 
 # %% [markdown]
 # **Verdict: wrong as stated.** Not one weight changed, and the old skills went all the same: what a model knows is what
 # it *computes*, adapter included. What is right: the loss is reversible. Switch the adapter off and all is back, with
-# no second copy of the weights. A full fine-tune could be undone here only because `attach` had kept one. (A toy: both
-# fall to the floor. On large models LoRA does forget less than full fine-tuning; Biderman et al., 2024.)
+# no second copy of the weights. A full fine-tune could be undone here only because `attach` had kept one. As to the
+# amount: the skills fall to the floor both ways, while stories suffer less under LoRA (a toy, at these learning rates;
+# Biderman et al., 2024, find the same on large models).
 #
 # **Claim 2.** "Few trained parameters mean little memory and fast training." Three costs per method, each as a share
 # of full fine-tuning's. Operations (of the matrix products) stand for time: they are the same on every computer.
@@ -316,9 +319,8 @@ Picture(figure, alt=draw_costs(figure, shares))
 
 # %%
 trained, kept, work = shares["BitFit"]
-print(
-    f"BitFit trains 1 number in {1 / trained:.0f}; it keeps {kept:.0%} of the activations, does {work:.0%} of the work"
-)
+print(f"BitFit trains 1 number in {1 / trained:.0f}")
+print(f"and keeps {kept:.0%} of the activations, and does {work:.0%} of the work")
 everywhere = [share for name, share in shares.items() if name != "last 2 blocks"]
 assert min(share[0] for share in everywhere) < 0.01 and min(share[1] for share in everywhere) > 0.5
 assert min(share[2] for share in everywhere) > 0.6
@@ -334,11 +336,11 @@ assert shares["last 2 blocks"][0] > 50 * trained and shares["last 2 blocks"][1] 
 # **Claim 3.** "BitFit adapts any transformer." Look for biases in three families.
 
 # %%
-tiny = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 100}
+from_config = transformers.AutoModelForCausalLM.from_config
 families = {
     "the base": base,
-    "GPT-2": GPT2LMHeadModel(GPT2Config(n_embd=64, n_layer=2, n_head=2, vocab_size=100)),
-    "Llama": LlamaForCausalLM(LlamaConfig(**tiny, intermediate_size=128)),
+    "GPT-2": from_config(transformers.GPT2Config(n_embd=64, n_layer=2, n_head=2)),
+    "Llama": from_config(transformers.LlamaConfig(hidden_size=64, num_hidden_layers=2, vocab_size=100)),
 }
 for name, model in families.items():
     print(f"{name:8} tensors that are biases: {sum(biases(n) for n, _ in model.named_parameters())}")
@@ -351,7 +353,8 @@ except ValueError as error:
 bare = Decoder(replace(base.config, attention_bias=False, mlp_bias=False)).eval()
 logits = bare(**inputs).logits
 adapter = attach(bare, BitFit(add_to=["q_proj", "v_proj", "down_proj"]))
-print("trained:", count(bare)[1], " starts as it was:", torch.equal(bare(**inputs).logits, logits))
+moved = (bare(**inputs).logits - logits).abs().max()
+print("trained:", count(bare)[1], " starts as it was, <= 1e-5:", bool(moved <= 1e-5))
 assert sum(biases(n) for n, _ in families["Llama"].named_parameters()) == 0 and len(adapter.tensors()) == 12
 
 # %% [markdown]

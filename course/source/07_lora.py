@@ -190,12 +190,12 @@ with torch.no_grad():
         merge(part)
         setattr(mine.get_submodule(path.rpartition(".")[0]), path.rpartition(".")[2], part.base_layer)
     merged = mine(**batch).logits
-difference = lambda a, b: (a - b).abs().max().item()
-print("merged = unmerged, <= 1e-4:", difference(merged, unmerged) <= 1e-4)
+difference = lambda a, b: ((a - b).abs().max() / b.abs().max()).item()  # relative to the largest number
+print("merged = unmerged, <= 1e-5:", difference(merged, unmerged) <= 1e-5)
 for part in wrapped.values():
     merge(part, sign=-1)
 pairs = [(part.base_layer.weight, base.get_submodule(path).weight) for path, part in wrapped.items()]
-print("subtracted again, <= 1e-6:", max(difference(a, b) for a, b in pairs) <= 1e-6)
+print("subtracted again, <= 1e-5:", max(difference(a, b) for a, b in pairs) <= 1e-5)
 print("bit for bit the base:", all(torch.equal(a, b) for a, b in pairs))
 
 # %% [markdown]
@@ -220,6 +220,9 @@ for skill in ("rotate3", "elicit"):
     assert max(table, key=lambda name: table[name][skill]) == (skill,)
 
 # %% [markdown]
+# Look at `copy`: while an adapter is on, it speaks up for the old skills too and spoils them (lesson 2 measures such
+# forgetting). Switched off, the base is what it was.
+#
 # ### 9. Save and load
 # The file holds $A$ and $B$ only, in peft's own format.
 
@@ -270,8 +273,8 @@ print(f"full fine-tune: {full:.2f}")
 assert full > 0.8
 
 # %% [markdown]
-# Eckart and Young (1936): the best approximation of rank $r$ keeps the $r$ largest singular values. Cut every
-# $\Delta W$ that way, and see what the cut model can still do.
+# The best approximation of rank $r$ keeps the $r$ largest singular values (Eckart and Young, 1936). Cut every
+# $\Delta W$ that way, leave all else as trained, and see what the cut model can still do.
 
 
 # %%
@@ -292,6 +295,7 @@ with torch.no_grad():
 # section 7.2, where rank 1 already goes far on GPT-3.)
 
 # %% tags=["nbval-ignore-output"]
+activate(base, "rotate3")
 lora = {8: score(base, "rotate3")}  # yours from above
 for rank in RANKS:
     if rank not in lora:
@@ -301,7 +305,7 @@ for rank in RANKS:
         detach(base, "trial")
 for rank in RANKS:
     print(f"rank {rank:2}: full fine-tune cut to it {cut[rank]:.2f}, LoRA {lora[rank]:.2f}")
-assert lora[1] > cut[1] + 0.3
+assert lora[1] > cut[1] + 0.3 and min(lora.values()) > 0.8 and cut[32] > full - 0.1
 
 # %% tags=["nbval-ignore-output"]
 names = {path.removeprefix("model."): delta for path, delta in deltas.items()}
@@ -310,7 +314,7 @@ rank_explorer(names, cut, lora, full)
 # %% [markdown]
 # ## Check against the reference
 # peft, on the Hugging Face model built from the same base, opens the file you saved. Its logits and its merged weights
-# are compared with yours.
+# are compared with yours (differences relative to the largest number).
 
 # %%
 from peft import PeftModel  # noqa: E402
@@ -325,14 +329,14 @@ with torch.no_grad():
     path = "model.layers.0.self_attn.v_proj"
     print("same layer, <= 1e-5:", difference(theirs.base_model.model.get_submodule(path)(x), wrapped[path](x)) <= 1e-5)
     activate(base)
-    print("differs from the bare base:", difference(expected[real], base(**batch).logits[real]) > 0.1)
+    print("differs from the bare base, > 0.1:", difference(expected[real], base(**batch).logits[real]) > 0.1)
 
 # %%
 merged = theirs.merge_and_unload()
 parts = adapters(base)["rotate3"].parts
 largest = max(difference(merged.get_submodule(p).weight, before[p] + part.delta_weight()) for p, part in parts.items())
-print("same merged weights, <= 1e-6:", largest <= 1e-6)
-assert largest <= 1e-6
+print("same merged weights, <= 1e-5:", largest <= 1e-5)
+assert largest <= 1e-5
 
 # %% [markdown]
 # peft reads your file and computes what you compute.
@@ -431,7 +435,8 @@ def cost(model: nn.Module) -> tuple[int, int]:
 
 
 size, flops = cost(load_base()[0])
-adapter = attach(beside := load_base()[0], everywhere)
+beside = load_base()[0]
+adapter = attach(beside, everywhere)
 unmerged = cost(beside)
 adapter.merge()
 merged_flops = cost(beside)[1]
@@ -448,9 +453,10 @@ assert unmerged[0] > size and unmerged[1] > flops and merged_flops == flops
 
 # %% tags=["nbval-ignore-output"]
 values = {path: torch.linalg.svdvals(delta) for path, delta in deltas.items()}
-full_rank = all(torch.linalg.matrix_rank(delta) == min(delta.shape) for delta in deltas.values())
+full_rank = all(torch.linalg.matrix_rank(delta) > 0.9 * min(delta.shape) for delta in deltas.values())
 energy = [(s[:8].square().sum() / s.square().sum()).item() for s in values.values()]
-print(f"every ΔW has full numerical rank: {full_rank}; energy in 8 directions: {min(energy):.0%} to {max(energy):.0%}")
+print("numerical rank of every ΔW above 90 % of full:", full_rank)
+print(f"energy in the 8 strongest directions: {min(energy):.0%} to {max(energy):.0%}")
 assert full_rank
 
 # %% [markdown]
@@ -479,17 +485,19 @@ reached = {arm: spread(arm, "plus3", steps=25) for arm in arms}
 assert min(reached["all linear"] + reached["MLP"]) > max(reached["q and v"])
 
 # %% [markdown]
-# Is the q-and-v arm just badly tuned? The same arm on `<rotate3>`, where letters only have to be fetched from other places:
+# Is the q-and-v arm only badly tuned? The same arm on `<rotate3>`, where letters just have to be fetched from other
+# places:
 
 # %% tags=["nbval-ignore-output"]
 fetched = spread("q and v", "rotate3", steps=25)
 assert min(fetched) > max(reached["q and v"]) + 0.5
 
 # %% [markdown]
-# **Verdict: half right, and outdated.** Low rank holds as an approximation: numerically $\Delta W$ has full rank, yet a
-# few directions hold much of it. Attention alone is enough when letters have to be fetched, and learns nothing in the same steps when they
-# have to be mapped. It was the choice of the 2021 experiments; later work (Dettmers et al., 2023; Schulman et al., 2025)
-# needs all linear layers to match full fine-tuning.
+# **Verdict: half right, and outdated.** Numerically $\Delta W$ has nearly full rank. Low rank holds as an
+# approximation, and cut to rank 8 it did the job. Attention alone is enough where letters have to be fetched. Where
+# they have to be mapped, it learns nothing in the same steps, and the MLP does. "Attention" was the choice of the
+# 2021 experiments; later work (Dettmers et al., 2023; Schulman et al., 2025) needs all linear layers to match full
+# fine-tuning.
 #
 # ## Recap
 # 1. LoRA trains $\Delta W = s\,BA$ beside a frozen $W_0$; $s=\alpha/r$ scales the side path only.

@@ -96,7 +96,7 @@ def draw_attention_map(figure: Figure, weights: Tensor, labels: Sequence[str]) -
 
 def draw_message(figure: Figure, message: str) -> str:
     """Fill ``figure`` with one sentence, for when there is nothing to draw, and return it."""
-    figure.text(0.5, 0.5, message, ha="center", va="center", fontsize=11, color=INK, wrap=True, parse_math=False)
+    figure.text(0.5, 0.5, message, ha="center", va="center", fontsize=11, color=INK, wrap=True)
     return message
 
 

@@ -28,7 +28,8 @@ def draw_memory(figure: Figure, plans: Mapping[str, Bytes], chosen: str) -> str:
         KeyError: ``chosen`` is not among the plans.
     """
     figure.set_layout_engine("none")  # measuring the labels again at every move would cost more than the drawing
-    axes = figure.add_axes((0.235, 0.13, 0.735, 0.7))
+    below, above = 0.5 / figure.get_figheight(), 0.62 / figure.get_figheight()  # inches for the labels
+    axes = figure.add_axes((0.235, below, 0.735, 1 - below - above))
     names, largest = list(plans), max(p.total for p in plans.values())
     unit, label = (10**9, "GB") if largest >= 10**9 else (10**6, "MB")
     left = [0.0] * len(names)
@@ -37,8 +38,10 @@ def draw_memory(figure: Figure, plans: Mapping[str, Bytes], chosen: str) -> str:
         widths = [getattr(p, phase) / unit for p in plans.values()]
         axes.barh(names, widths, left=left, color=[(colour, a) for a in alpha], height=0.7)
         left = [a + b for a, b in zip(left, widths, strict=True)]
-        figure.text(0.235 + 0.19 * i, 0.93, "■", color=colour, fontsize=11)  # a legend would cost much more time
-        figure.text(0.26 + 0.19 * i, 0.93, phase, color=INK, fontsize=10)
+        figure.text(
+            0.235 + 0.19 * i, 1 - above / 2.5, "■", color=colour, fontsize=11
+        )  # a legend would cost much more time
+        figure.text(0.26 + 0.19 * i, 1 - above / 2.5, phase, color=INK, fontsize=10)
     limit = 1.15 * largest / unit
     style(axes, "", f"{label} at the end of a forward pass; dashed: cards of so many GB")
     axes.set_xlim(0, limit)

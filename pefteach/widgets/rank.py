@@ -43,7 +43,7 @@ def rank_explorer(
     return Panel(
         draw,
         question="How much of a full fine-tune fits into rank r, and does LoRA need that much?",
-        look_for="the rank at which LoRA reaches the full fine-tune, and how much is still left over of ΔW there.",
+        look_for="the rank at which each curve reaches the full fine-tune, and how much of ΔW is left over there.",
         size=(6.8, 5.0),
         rank=widgets.SelectionSlider(options=ranks, value=ranks[len(ranks) // 2], description="rank r"),
         matrix=widgets.Dropdown(options=list(deltas), description="matrix"),

@@ -32,18 +32,21 @@ def prose(markdown: str) -> str:
 
 def missing_parts(notebook) -> list[str]:
     """The anatomy of a lesson, as far as a program can see it."""
-    headings = re.findall(r"^#+ (.*)$", text(notebook), re.MULTILINE)
-    places = [next((i for i, h in enumerate(headings) if h.startswith(part)), -1) for part in HEADINGS]
     first = notebook.cells[0].source
-    found = [f"no heading starts with {part!r}" for part, place in zip(HEADINGS, places) if place < 0]
-    found += ["the last parts are out of order"] if places != sorted(places) and -1 not in places else []
-    found += [] if first.startswith("# ") and "?" in first else ["the first cell is not a title and a question"]
-    explorers = [o for o in outputs(notebook) if o["data"].get("text/plain", "").startswith("Explorer: ")]
-    found += [] if explorers else ["no explorer"]
-    start = next(
-        (i for i, cell in enumerate(notebook.cells) if re.search("^#+ Claim", cell.source, re.MULTILINE)), None
-    )
-    claims = nbformat.v4.new_notebook(cells=notebook.cells[start:])
+    found = [] if first.startswith("# ") and "?" in first else ["the first cell is not a title and a question"]
+    if not any(output["data"].get("text/plain", "").startswith("Explorer: ") for output in outputs(notebook)):
+        found.append("no explorer")
+    texts = [(i, cell.source) for i, cell in enumerate(notebook.cells) if cell.cell_type == "markdown"]
+    headings = [(i, heading) for i, source in texts for heading in re.findall("^#+ (.*)$", source, re.MULTILINE)]
+    cell_of: dict[str, int] = {}
+    for part in HEADINGS:
+        after = max(cell_of.values(), default=0)
+        cells = [cell for cell, heading in headings if cell >= after and heading.startswith(part)]
+        if cells:
+            cell_of[part] = cells[0]
+        else:
+            found.append(f"no heading starts with {part!r}, in its place among {', '.join(HEADINGS)}")
+    claims = nbformat.v4.new_notebook(cells=notebook.cells[cell_of.get("Claim", len(notebook.cells)) :])
     if "Verdict" not in text(claims) or not any("assert " in source for source in code(claims)):
         found.append("no claim with an asserting cell and a verdict")
     return found
@@ -114,6 +117,8 @@ def test_the_smallest_good_lesson_has_no_faults():
         (3, "assert 1 < 2", "1 < 2", "no claim with an asserting cell"),
         (4, "Verdict", "Opinion", "and a verdict"),
         (4, "## Sources", "Sources", "no heading starts with 'Sources'"),
+        (4, "## Recap", "## Summary", "no heading starts with 'Recap'"),
+        (2, "## Check against", "## Compare with", "no heading starts with 'Check"),
         (4, "01_x.ipynb", "02_y.ipynb", "does not point to"),
     ],
 )
@@ -124,7 +129,19 @@ def test_a_fault_of_form_is_seen(cell, old, new, complaint):
     assert any(complaint in fault for fault in faults(notebook, "01_x"))
 
 
+def test_parts_out_of_order_are_seen():
+    notebook = good()
+    notebook.cells.insert(2, notebook.cells.pop())
+    assert any("no heading starts with 'Recap', in its place" in fault for fault in faults(notebook, "01_x"))
+
+
 def test_a_picture_without_a_description_is_seen():
     notebook = good()
     notebook.cells[1].outputs[0].metadata = {}
-    assert any("described by ''" in fault for fault in faults(notebook, "01_x"))
+    assert faults(notebook, "01_x") == ["a picture is described by '' only"]
+
+
+def test_a_lesson_without_an_explorer_is_seen():
+    notebook = good()
+    notebook.cells[1].outputs[0].data["text/plain"] = "Picture: a line"
+    assert faults(notebook, "01_x") == ["no explorer"]

@@ -88,6 +88,12 @@ def test_odd_sentences_are_drawn(panel, sentence):
     assert shades(panel) > 20
 
 
+def test_what_the_font_may_lack_is_a_box(tokenizer):
+    labels = [label(tokenizer, i) for i in tokenizer.encode("a kite ☃").ids]
+    assert labels[0] == "a" and labels[-1] == "□"
+    assert "".join(labels).startswith("a·kite·")
+
+
 def test_moving_a_slider_does_not_run_the_model_again(panel, model):
     runs = []
     hook = model.register_forward_hook(lambda *_: runs.append(1))
