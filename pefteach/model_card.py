@@ -49,6 +49,10 @@ themselves, {on_plot:.0%} of what it writes is a wording of that story's own plo
 endings name the hero again ({hero_kept_as_told:.0%} do in the stories as told).
 
 ## Limits
+From worked examples it does not tell a copy from the next letter, and it does not keep track of names: a hero may be
+called something else in the next sentence. Both need a look back by content rather than by distance; a longer run
+should bring it.
+
 It knows {train_plots} plots, a few thousand words and strings of six letters, and nothing else. It has no knowledge of
 the world and follows no instructions. Results on it are toy results: they show how a method works, not how well it
 does on a large model.

@@ -148,7 +148,7 @@ def fit(
     was_training = model.training
     model.train()
     saved, began = time.monotonic(), time.monotonic()
-    bar = tqdm(total=steps, initial=start, desc=progress, disable=progress is None, leave=False)
+    bar = _bar(progress, total=steps, initial=start)
     try:
         for step in range(start, steps):
             for group in optimizer.param_groups:
@@ -215,7 +215,7 @@ def evaluate(model: nn.Module, data: Sequence[Example], batch_size: int = 64, pr
     was_training = model.training
     model.eval()
     loss, right, counted, exact = 0.0, 0, 0, 0
-    for i in tqdm(range(0, len(data), batch_size), desc=progress, disable=progress is None, leave=False):
+    for i in _bar(progress, iterable=range(0, len(data), batch_size)):
         batch = {key: value.to(device) for key, value in collate(data[i : i + batch_size]).items()}
         labels = batch.pop("labels")[:, 1:]
         logits = model(**batch).logits[:, :-1]
@@ -227,6 +227,11 @@ def evaluate(model: nn.Module, data: Sequence[Example], batch_size: int = 64, pr
         exact += int((hit | ~counts).all(1).sum())
     model.train(was_training)
     return Score(loss / counted, right / counted, exact / len(data))
+
+
+def _bar(label: str | None, **settings) -> tqdm:
+    """A progress bar, or none without a label. TQDM_DISABLE=1 in the environment silences those that there are."""
+    return tqdm(disable=True, **settings) if label is None else tqdm(desc=label, leave=False, **settings)
 
 
 def _save(file: Path, named: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer, step: int) -> None:

@@ -210,7 +210,12 @@ def notebook(tmp_path):
     def write(*sources: str):
         cells = [nbformat.v4.new_code_cell(source) for source in sources]
         file = tmp_path / "07_lora.ipynb"
-        nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": {"name": "python3"}}), file)
+        nbformat.write(
+            nbformat.v4.new_notebook(
+                cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}}
+            ),
+            file,
+        )
         return file
 
     return write

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from statistics import mean
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -38,18 +39,17 @@ def draw_memory(figure: Figure, plans: Mapping[str, Bytes], chosen: str) -> str:
         widths = [getattr(p, phase) / unit for p in plans.values()]
         axes.barh(names, widths, left=left, color=[(colour, a) for a in alpha], height=0.7)
         left = [a + b for a, b in zip(left, widths, strict=True)]
-        figure.text(
-            0.235 + 0.19 * i, 1 - above / 2.5, "■", color=colour, fontsize=11
-        )  # a legend would cost much more time
+        # The legend, by hand: matplotlib's own would cost much more time.
+        figure.text(0.235 + 0.19 * i, 1 - above / 2.5, "■", color=colour, fontsize=11)
         figure.text(0.26 + 0.19 * i, 1 - above / 2.5, phase, color=INK, fontsize=10)
     limit = 1.15 * largest / unit
     style(axes, "", f"{label} at the end of a forward pass; dashed: cards of so many GB")
     axes.set_xlim(0, limit)
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.invert_yaxis()
-    for name, end in zip(names, left, strict=True):
+    for row, (name, end) in enumerate(zip(names, left, strict=True)):
         weight = "bold" if name == chosen else "normal"
-        axes.text(end + limit / 100, name, _three_digits(end), va="center", fontsize=9, color=INK, fontweight=weight)
+        axes.text(end + limit / 100, row, _three_digits(end), va="center", fontsize=9, color=INK, fontweight=weight)
     _draw_cards(axes, limit if label == "GB" else 0)
     return _sentence(chosen, plans[chosen])
 
@@ -58,13 +58,13 @@ def _three_digits(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def _draw_cards(axes, limit: float) -> None:
+def _draw_cards(axes: Axes, limit: float) -> None:
     cards = [card for card in CARDS if card < limit]
     axes.vlines(cards, 0, 1, transform=axes.get_xaxis_transform(), color=INK, linewidth=0.8, linestyle="--")
     last = 2 * limit
     for card in reversed(cards):
         if last - card > limit / 25:  # else the labels would overlap
-            axes.text(card, 1.02, card, transform=axes.get_xaxis_transform(), ha="center", fontsize=9, color=INK)
+            axes.text(card, 1.02, str(card), transform=axes.get_xaxis_transform(), ha="center", fontsize=9, color=INK)
             last = card
 
 

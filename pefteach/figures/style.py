@@ -32,7 +32,7 @@ def style(axes, title: str, xlabel: str = "", ylabel: str = "") -> None:
 
 def png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
+    figure.savefig(buffer, format="png", pil_kwargs={"compress_level": 1})  # a slider cannot wait for the best
     return buffer.getvalue()
 
 

@@ -9,8 +9,8 @@ import torch
 from tokenizers import Tokenizer
 from torch import nn
 
-from pefteach.methods.method import base_parameters
 from pefteach.measure.knowledge import skill_accuracy, story_loss
+from pefteach.methods.method import base_parameters
 
 
 @dataclass(frozen=True)

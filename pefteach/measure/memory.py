@@ -53,7 +53,7 @@ class SavedActivations:
         self._hooks.__enter__()
         return self
 
-    def __exit__(self, *error) -> None:
+    def __exit__(self, *error: object) -> None:
         self._hooks.__exit__(*error)
 
     def _save(self, tensor: Tensor) -> Tensor:
@@ -85,7 +85,7 @@ def optimizer_bytes(optimizer: torch.optim.Optimizer) -> int:
     return sum(t.nbytes for state in optimizer.state.values() for t in state.values() if isinstance(t, Tensor))
 
 
-def measure_step(model: nn.Module, batch: Batch, **forward) -> Bytes:
+def measure_step(model: nn.Module, batch: Batch, **forward: object) -> Bytes:
     """Take one step with AdamW and count its bytes. The learning rate is 0, so the weights stay what they are.
 
     Args:

@@ -12,6 +12,7 @@ Sources: Rajbhandari et al. 2020, "ZeRO", section 3 (16 bytes per trained parame
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pefteach.measure.memory import Bytes
@@ -154,7 +155,7 @@ def _last(name: str) -> str:
     return name.rsplit(".", 1)[-1]
 
 
-def _check_names(names, layers: dict) -> frozenset[str]:
+def _check_names(names: str | Sequence[str], layers: dict) -> frozenset[str]:
     names = [names] if isinstance(names, str) else list(names)
     for name in names:
         if _last(name) not in layers:
