@@ -23,7 +23,8 @@ or by worked examples. Only answers count towards the loss of a skill.
 
 ## Recipe
 `pefteach pretrain`, in stages of {rows} rows × {length} tokens a step; AdamW, cosine, seed {seed}. The same seed on
-the same machine with as many threads gives the same weights. Shares are of documents: first fifth of the stage, then the rest.
+the same machine with as many threads gives the same weights; the run that ships changed its threads on the way.
+Shares are of documents: in the first fifth of the stage, then in the rest.
 
 | stage | steps | peak learning rate | first | then |
 |---|---|---|---|---|

@@ -34,7 +34,7 @@ from pefteach.paths import BASE
 from pefteach.train import evaluate, fit, next_token_loss
 from pefteach.widgets.rank import rank_explorer
 
-torch.manual_seed(0)
+_ = torch.manual_seed(0)
 # %%
 llama_2_7b = 6_738_415_616  # parameters; 32 layers, each with square q and v projections of width 4096
 print(f"full fine-tune: {llama_2_7b * 2 / 1e9:.1f} GB in 16 bits, {llama_2_7b * 4 / 1e9:.1f} GB in 32 bits")

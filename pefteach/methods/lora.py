@@ -99,7 +99,10 @@ class LoRAPart(Part):
     def forward(self, call, x: Tensor) -> Tensor:  # (..., in) -> (..., out)
         y = call(x)
         low = self.lora_A(F.dropout(x.to(self.lora_A.weight.dtype), self.dropout, self.training))  # (..., r)
-        return y + self.lora_B(self.scale * low).to(y.dtype)  # r numbers are scaled, not out
+        # Scale the r numbers, not the out. B is laid out as (r, out), because autograd forms its gradient in the layout
+        # that it was used in, and low.T @ g (r, out) is several times faster than g.T @ low (out, r).
+        B = self.lora_B.weight.T.contiguous()
+        return y + ((self.scale * low) @ B).to(y.dtype)
 
     def delta_weight(self) -> Tensor:
         """ΔW = s · B A, (out, in)."""
