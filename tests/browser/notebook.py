@@ -70,10 +70,11 @@ class Page:
 
     def photograph(self, file: Path) -> None:
         """The whole notebook in one picture, as far as Chromium can make one."""
-        scroller = f"{NOTEBOOK}.content.node.querySelector('.jp-WindowedPanel-outer') ?? {NOTEBOOK}.content.node"
-        height = self.page.evaluate(f"() => ({scroller}).scrollHeight")
+        scroller = f"({NOTEBOOK}.content.node.querySelector('.jp-WindowedPanel-outer') ?? {NOTEBOOK}.content.node)"
+        height = self.page.evaluate(f"() => {scroller}.scrollHeight")
         size = self.page.viewport_size
         self.page.set_viewport_size({"width": size["width"], "height": min(height + 150, 16000)})
+        self.page.evaluate(f"() => {{ {scroller}.scrollTop = 0 }}")
         self.page.screenshot(path=file)
         self.page.set_viewport_size(size)
 

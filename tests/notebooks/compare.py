@@ -14,6 +14,7 @@ import pytest
 from nbval.plugin import IPyNbCell, IPyNbFile, NbCellError
 
 RTOL, ATOL = 1e-3, 1e-6
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 NUMBER = re.compile(r"(?<![\w.])[-+]?(?:\d+\.\d*|\.\d+|\d+)(?:[eE][-+]?\d+)?(?![\w.]*\w)")
 
 
@@ -76,7 +77,8 @@ def differences(path: Path, session: pytest.Session) -> list[str]:
                 if not cell.options["skip"]:
                     cell.runtest()
             except NbCellError as error:
-                found.append(f"code cell {cell.cell_num + 1}: {error}\n{error.source}\n{error.inner_traceback}")
+                told = f"code cell {cell.cell_num + 1}: {error}\n{error.source}\n{error.inner_traceback}"
+                found.append(COLOUR.sub("", told))
                 if "differ" not in str(error):
                     break  # what follows a cell that raised says nothing new
     finally:
