@@ -6,7 +6,7 @@ import hashlib
 import json
 import random
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -87,7 +87,7 @@ def packed_batches(tokenizer: Tokenizer, stage: Stage, rows: int, length: int, s
     return batch
 
 
-def corpus_for_tokenizer(seed: int = 0):
+def corpus_for_tokenizer(seed: int = 0) -> Iterator[str]:
     """Enough text for the merges: stories, and letters so that each is one token."""
     yield from (story_text(s) for s in stories(6000, seed=seed))
     rng = random.Random(seed)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -229,7 +230,7 @@ def evaluate(model: nn.Module, data: Sequence[Example], batch_size: int = 64, pr
     return Score(loss / counted, right / counted, exact / len(data))
 
 
-def _bar(label: str | None, **settings) -> tqdm:
+def _bar(label: str | None, **settings: Any) -> tqdm:
     """A progress bar, or none without a label. TQDM_DISABLE=1 in the environment silences those that there are."""
     return tqdm(disable=True, **settings) if label is None else tqdm(desc=label, leave=False, **settings)
 

@@ -168,7 +168,9 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(config.hidden_size, config.num_key_value_heads * d, bias)
         self.o_proj = nn.Linear(config.num_attention_heads * d, config.hidden_size, bias)
 
-    def forward(self, x: Tensor, angles, mask: Tensor, cache: KVCache | None, want_weights: bool = False):
+    def forward(
+        self, x: Tensor, angles: tuple[Tensor, Tensor], mask: Tensor, cache: KVCache | None, want_weights: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
         B, T, _ = x.shape
         split = lambda y: y.view(B, T, -1, self.config.head_dim).transpose(1, 2)  # (B, heads, T, d)
         q, k, v = split(self.q_proj(x)), split(self.k_proj(x)), split(self.v_proj(x))
@@ -208,7 +210,9 @@ class Block(nn.Module):
         self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
-    def forward(self, x: Tensor, angles, mask: Tensor, cache: KVCache | None, want_weights: bool = False):
+    def forward(
+        self, x: Tensor, angles: tuple[Tensor, Tensor], mask: Tensor, cache: KVCache | None, want_weights: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
         mixed, weights = self.self_attn(self.input_layernorm(x), angles, mask, cache, want_weights)
         x = x + mixed
         return x + self.mlp(self.post_attention_layernorm(x)), weights
@@ -306,8 +310,8 @@ class Decoder(nn.Module):
                 tensors |= load_file(folder / name)
             except SafetensorError as error:
                 raise ValueError(f"{folder / name} is damaged or not a safetensors file ({error})") from None
-        if config.tie_word_embeddings:
-            tensors.setdefault("lm_head.weight", tensors.get("model.embed_tokens.weight"))
+        if config.tie_word_embeddings and "model.embed_tokens.weight" in tensors:
+            tensors.setdefault("lm_head.weight", tensors["model.embed_tokens.weight"])
         model = cls(config)
         try:
             model.load_state_dict(tensors)

@@ -44,7 +44,8 @@ def take_turns(arms: Mapping[str, Callable[[], object]], rounds: int, warmup: in
     What disturbs the machine for a while then disturbs all arms alike. Every round starts with another arm, so
     that none always finds the caches as the same neighbour left them.
     """
-    names, times = list(arms), {name: [] for name in arms}
+    names = list(arms)
+    times: dict[str, list[float]] = {name: [] for name in arms}
     collecting = gc.isenabled()
     gc.disable()  # a collection would be charged to whichever arm it falls on
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from functools import partial
 
 from pefteach.bench.measure import Row, row, take_turns
 
@@ -16,7 +17,7 @@ ARMS = {
 
 def measure(rounds: int = 9) -> list[Row]:
     """Seconds beyond torch's own import, each time in a fresh process."""
-    seconds = take_turns({code: lambda code=code: _run(code) for code in (TORCH, *ARMS.values())}, rounds, warmup=1)
+    seconds = take_turns({code: partial(_run, code) for code in (TORCH, *ARMS.values())}, rounds, warmup=1)
     return [row(f"{name}, beyond torch", "s", seconds[code] - seconds[TORCH], 0.2) for name, code in ARMS.items()]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -70,13 +71,13 @@ def draw_rank(
     )
 
 
-def _three_axes(figure: Figure):
+def _three_axes(figure: Figure) -> Any:
     figure.set_layout_engine("none")  # measuring the labels again at every move would cost more than the drawing
     boxes = ((0.03, 0.55, 0.94, 0.36), (0.09, 0.11, 0.36, 0.3), (0.56, 0.11, 0.41, 0.3))
     return [figure.add_axes(box) for box in boxes]
 
 
-def _draw_maps(axes, delta: Tensor, approximation: Tensor, rank: int) -> None:
+def _draw_maps(axes: Any, delta: Tensor, approximation: Tensor, rank: int) -> None:
     first, second = (m[:CORNER, :CORNER].numpy() for m in (delta, approximation))
     gap = np.full((first.shape[0], first.shape[1] // 8), np.nan)
     limit = float(np.abs(first).max()) / 2
@@ -91,7 +92,7 @@ def _draw_maps(axes, delta: Tensor, approximation: Tensor, rank: int) -> None:
         axes.text(i * step, -2, title, fontsize=11, color=INK, va="bottom")
 
 
-def _draw_spectrum(axes, singular: Tensor, rank: int, kept: float) -> None:
+def _draw_spectrum(axes: Any, singular: Tensor, rank: int, kept: float) -> None:
     values = singular.numpy()
     axes.stairs(values, fill=True, color=GREY, alpha=0.5)
     axes.stairs(values[:rank], fill=True, color=BLUE)
@@ -102,7 +103,7 @@ def _draw_spectrum(axes, singular: Tensor, rank: int, kept: float) -> None:
     axes.set_yticks([0, float(values[0])], ["0", f"{values[0]:.2g}"])
 
 
-def _draw_accuracy(axes, rank: int, cut: Mapping[int, float], lora: Mapping[int, float], full: float) -> None:
+def _draw_accuracy(axes: Any, rank: int, cut: Mapping[int, float], lora: Mapping[int, float], full: float) -> None:
     ranks = sorted(cut)
     place = range(len(ranks))
     axes.axvline(ranks.index(rank), color=SKY, linewidth=8, alpha=0.5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from typing import Any
 
 from matplotlib.figure import Figure
 
@@ -18,7 +19,7 @@ def new_figure(width: float = 6.4, height: float = 3.2) -> Figure:
     return Figure(figsize=(width, height), dpi=100, facecolor=PAPER, layout="constrained")
 
 
-def style(axes, title: str, xlabel: str = "", ylabel: str = "") -> None:
+def style(axes: Any, title: str, xlabel: str = "", ylabel: str = "") -> None:
     """Title and labels; no frame on the right and on top; a faint grid."""
     axes.set_title(title, loc="left", fontsize=11, color=INK)
     axes.set_xlabel(xlabel, color=INK)

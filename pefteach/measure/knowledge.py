@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 import re
+from collections.abc import Callable
 
 import torch
 from tokenizers import Tokenizer
@@ -26,7 +27,11 @@ def story_text(story: Story) -> str:
 
 
 def skill_accuracy(
-    model: nn.Module, tokenizer: Tokenizer, form=by_token, count: int = 200, seed: int = FRESH
+    model: nn.Module,
+    tokenizer: Tokenizer,
+    form: Callable[[str, random.Random], tuple[str, str]] = by_token,
+    count: int = 200,
+    seed: int = FRESH,
 ) -> dict[str, float]:
     """Share of fresh problems solved to the last letter, per pretraining skill; ``form`` is how they are asked."""
     result = {}
@@ -64,7 +69,15 @@ def story_quality(model: nn.Module, tokenizer: Tokenizer, count: int = 60, seed:
     starts = [f"{s.title}\n" + " ".join(s.text.split()[:20]) for s in told]
     batch = prompts(tokenizer, starts)
     eos, width = tokenizer.token_to_id(EOS), batch["input_ids"].shape[1]
-    ids = generate(model, **batch, max_new_tokens=220, temperature=0.7, eos_token_id=eos, seed=seed)
+    ids = generate(
+        model,
+        batch["input_ids"],
+        220,
+        attention_mask=batch["attention_mask"],
+        temperature=0.7,
+        eos_token_id=eos,
+        seed=seed,
+    )
     rests = [tokenizer.decode(row[width:].tolist()) for row in ids]
     by_name = {p.name: p for p in plots()}
     share = lambda hits: sum(hits) / count

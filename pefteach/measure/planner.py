@@ -207,7 +207,9 @@ def activation_bytes(
         flows = True
     per_token += norm(flows) + act * D * what.head
     counted = batch * (length - 1) if counted is None else counted
-    return batch * length * per_token + counted * config.vocab_size * 4  # log-probabilities, in float32
+    layers = linear_layers(config)
+    turned = what.blocks * sum(4 * what.rank * layers[name][1] for name in what.low_rank)  # LoRA lays B out as (r, out)
+    return batch * length * per_token + turned + counted * config.vocab_size * 4  # log-probabilities, in float32
 
 
 def plan(

@@ -11,7 +11,7 @@ s = alpha / √r, which keeps the size of the update steady as the rank grows.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -96,7 +96,7 @@ class LoRAPart(Part):
         nn.init.kaiming_uniform_(self.lora_A.weight, a=math.sqrt(5))  # U(-1/√in, 1/√in)
         nn.init.zeros_(self.lora_B.weight)
 
-    def forward(self, call, x: Tensor) -> Tensor:  # (..., in) -> (..., out)
+    def forward(self, call: Callable, x: Tensor) -> Tensor:  # (..., in) -> (..., out)
         y = call(x)
         low = self.lora_A(F.dropout(x.to(self.lora_A.weight.dtype), self.dropout, self.training))  # (..., r)
         # Scale the r numbers, not the out. B is laid out as (r, out), because autograd forms its gradient in the layout

@@ -51,14 +51,14 @@ class Adapted(nn.Module):
             call = _around(self.parts[name], call)
         return call(*args, **kwargs)
 
-    def __getattr__(self, name: str):  # q_proj.weight, q_proj.in_features … are still the layer's
+    def __getattr__(self, name: str) -> Any:  # q_proj.weight, q_proj.in_features … are still the layer's
         try:
             return super().__getattr__(name)
         except AttributeError:
             return getattr(super().__getattr__("base_layer"), name)
 
 
-def _around(part: Part, call):
+def _around(part: Part, call: Callable) -> Callable:
     return lambda *args, **kwargs: part(call, *args, **kwargs)
 
 

@@ -6,6 +6,7 @@ import base64
 import html
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import ipywidgets as widgets
 import torch
@@ -57,7 +58,7 @@ class Panel(widgets.VBox):
     def values(self) -> dict:
         return {name: control.value for name, control in self.controls.items()}
 
-    def _update(self, _=None) -> None:
+    def _update(self, _: Any = None) -> None:
         with self._lock, torch.no_grad():  # gradient mode belongs to a thread, and this may be another one
             figure: Figure = new_figure(*self._size)
             self.says = self._draw(figure, **self.values)
@@ -65,7 +66,7 @@ class Panel(widgets.VBox):
             self.image.alt = self.says
             self.caption.value = html.escape(self.says)
 
-    def _repr_mimebundle_(self, **kwargs):
+    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict, dict]:
         bundle = super()._repr_mimebundle_(**kwargs)
         data = bundle[0] if isinstance(bundle, tuple) else bundle
         picture = {"image/png": base64.b64encode(self.image.value).decode(), "text/plain": f"Explorer: {self.says}"}
