@@ -2,6 +2,7 @@
 
 import json
 import os
+import pty
 import re
 import signal
 import socket
@@ -51,20 +52,23 @@ def start(tmp_path, course, port):
     def go(**more: str) -> tuple[subprocess.Popen, str]:
         home = {name: str(tmp_path / name) for name in FOLDERS}
         errors = (tmp_path / "errors").open("w")
+        terminal, keyboard = pty.openpty()  # at a terminal, Jupyter would ask before it ends
         server = subprocess.Popen(
             [sys.executable, "-c", START, str(course), str(port)],
-            env=os.environ | home | more, stdout=subprocess.PIPE, stderr=errors, text=True,
+            env=os.environ | home | more, stdin=keyboard, stdout=subprocess.PIPE, stderr=errors, text=True,
         )  # fmt: skip
-        running.append(server)
+        running.append((server, terminal, keyboard))
         for line in server.stdout:
             if found := re.search(r"http://\S+", line):
                 return server, found[0]
         pytest.fail((tmp_path / "errors").read_text())
 
     yield go
-    for server in running:
+    for server, *ends in running:
         server.kill()
         server.wait()
+        for end in ends:
+            os.close(end)
 
 
 def fetch(address: str) -> str:
