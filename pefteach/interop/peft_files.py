@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -17,8 +16,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from pefteach.methods import METHODS, Adapter, Method, adapters, attach
-from pefteach.methods.method import TensorAdapter
+from pefteach.methods import METHODS, Adapter, Method, attach
+from pefteach.methods.method import find_adapter
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
@@ -29,18 +28,15 @@ def save_adapter(model: nn.Module, folder: str | Path, name: str = "default") ->
     Raises:
         ValueError: no adapter of that name.
     """
-    known = adapters(model)
-    if name not in known:
-        raise ValueError(f"no adapter named {name!r} here; attached are: {', '.join(known) or 'none'}")
-    adapter = known[name]
+    adapter = find_adapter(model, name)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     config = {
         "base_model_name_or_path": None,
         "task_type": "CAUSAL_LM",
         "inference_mode": True,
-    } | adapter.method.to_peft()
-    tensors = {key: t.detach().cpu().contiguous() for key, t in _values(adapter).items()}
+    } | adapter.to_peft()
+    tensors = {key: t.detach().cpu().contiguous() for key, t in adapter.stored().items()}
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt", "sha256": _digest(tensors)})
 
@@ -59,7 +55,14 @@ def load_adapter(model: nn.Module, folder: str | Path, name: str = "default") ->
             raise FileNotFoundError(f"no {file.name} in {folder}")
     method = _method(json.loads((folder / CONFIG).read_text(encoding="utf-8")), folder)
     tensors = _read(folder / WEIGHTS)
-    return attach(model, method, name, fill=lambda adapter: _fill(adapter, tensors, folder))
+
+    def fill(adapter: Adapter) -> None:
+        try:
+            adapter.fill(tensors)
+        except ValueError as error:
+            raise ValueError(f"{folder} {error}") from None
+
+    return attach(model, method, name, fill)
 
 
 def _method(config: dict, folder: Path) -> Method:
@@ -82,27 +85,6 @@ def _read(file: Path) -> dict[str, Tensor]:
     if expected and expected != _digest(tensors):
         raise ValueError(f"{file} was altered after it was saved: its checksum does not match")
     return tensors
-
-
-def _values(adapter: Adapter) -> Mapping[str, Tensor]:
-    return adapter.values() if isinstance(adapter, TensorAdapter) else adapter.tensors()
-
-
-def _fill(adapter: Adapter, tensors: dict[str, Tensor], folder: Path) -> None:
-    wanted = _values(adapter)
-    missing, extra = sorted(wanted.keys() - tensors.keys()), sorted(tensors.keys() - wanted.keys())
-    if missing or extra:
-        raise ValueError(
-            f"{folder} does not fit this model: missing {missing or 'nothing'}, unexpected {extra or 'nothing'}"
-        )
-    for key, tensor in tensors.items():
-        if tensor.shape != wanted[key].shape:
-            raise ValueError(
-                f"{folder} is for another model: {key} is {tuple(tensor.shape)}, here {tuple(wanted[key].shape)}"
-            )
-    with torch.no_grad():
-        for key, tensor in tensors.items():
-            wanted[key].copy_(tensor)
 
 
 def _digest(tensors: dict[str, Tensor]) -> str:

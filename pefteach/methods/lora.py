@@ -18,7 +18,8 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pefteach.methods.method import Method, Part, PartsAdapter, find_linear, linear_shape
+from pefteach.methods.method import Method, Part, PartsAdapter
+from pefteach.methods.targets import find_linear, linear_shape
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,11 @@ class LoRA(Method):
     rslora: bool = False
 
     peft_type: ClassVar[str] = "LORA"
+    formula: ClassVar[str] = "Σ r (in + out)"
+    can_merge: ClassVar[bool] = True
+
+    def trained_parameters(self, model: nn.Module) -> int:
+        return sum(self.rank * sum(linear_shape(layer)) for layer in find_linear(model, self.target_modules).values())
 
     @property
     def scale(self) -> float:
@@ -86,6 +92,8 @@ class LoRA(Method):
 
 class LoRAPart(Part):
     """The two thin matrices beside one linear layer. They stay in float32 whatever the base's precision."""
+
+    combines = "adds"
 
     def __init__(self, layer: nn.Module, method: LoRA):
         super().__init__()

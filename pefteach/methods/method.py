@@ -1,4 +1,4 @@
-"""What all methods share: find the targets, attach, switch, detach, save and load.
+"""What all methods share: attach, switch, detach, merge. ``targets.py`` finds the modules they act on.
 
 A **method** is a description (``LoRA(rank=8)``). ``attach(model, method)`` turns it into an **adapter** on that
 model. There are two ways for an adapter to act, and every technique is one of them or both:
@@ -15,9 +15,9 @@ Budgets that change while training live in :meth:`Adapter.after_step`, regularis
 
 from __future__ import annotations
 
-import difflib
+import contextlib
 import functools
-import re
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -27,7 +27,13 @@ from torch import Tensor, nn
 
 
 class Part(nn.Module):
-    """What one adapter adds to one module of the model."""
+    """What one adapter adds to one module of the model.
+
+    ``combines`` is for parts whose order on a module does not matter: parts that say the same word ("adds",
+    "scales") may be active together on one module, any others may not.
+    """
+
+    combines: ClassVar[str | None] = None
 
     def forward(self, call, *args, **kwargs):
         """Stand in for ``call(*args, **kwargs)``, where ``call`` is the module, or the part beneath this one."""
@@ -44,12 +50,28 @@ class Adapted(nn.Module):
     def __init__(self, base_layer):
         super().__init__()
         self.base_layer, self.parts, self.active = base_layer, nn.ModuleDict(), ()
+        self.rows: tuple[str | None, ...] | None = None  # an adapter per row, see mixed_batch
 
     def forward(self, *args, **kwargs):
+        if self.rows is not None:
+            return self._row_by_row(*args, **kwargs)
+        return self._through(self.active)(*args, **kwargs)
+
+    def _through(self, names: Sequence[str]) -> Callable:
         call = self.base_layer
-        for name in self.active:
+        for name in names:
             call = _around(self.parts[name], call)
-        return call(*args, **kwargs)
+        return call
+
+    def _row_by_row(self, x: Tensor) -> Tensor:
+        """Every row (B, ...) through the part of its own adapter, or through none."""
+        y = None
+        for name in dict.fromkeys(self.rows):
+            chosen = torch.tensor([i for i, other in enumerate(self.rows) if other == name], device=x.device)
+            result = self._through([name] if name in self.parts else [])(x[chosen])
+            y = x.new_empty(len(x), *result.shape[1:], dtype=result.dtype) if y is None else y
+            y = y.index_copy(0, chosen, result)
+        return y
 
     def __getattr__(self, name: str) -> Any:  # q_proj.weight, q_proj.in_features … are still the layer's
         try:
@@ -66,6 +88,17 @@ class Method:
     """The description of a technique: a dataclass of its settings. Subclasses say how to build the adapter."""
 
     peft_type: ClassVar[str | None] = None  # peft's name for it, None where peft does not have it
+    formula: ClassVar[str] = ""  # how many parameters it trains, in the paper's symbols
+    starts_as_base: ClassVar[bool] = True  # whether a fresh adapter leaves the model's output as it was
+    can_merge: ClassVar[bool] = False  # whether it can be written into the base's weights
+
+    def trained_parameters(self, model: nn.Module) -> int:
+        """The value of ``formula`` on this model, from its shapes alone."""
+        raise NotImplementedError
+
+    def extra_tokens(self) -> int:
+        """By how many tokens it lengthens the sequence, or the cache."""
+        return 0
 
     def build(self, model: nn.Module, name: str) -> Adapter:
         """Make the adapter without touching the model, or raise a ValueError that says why it cannot apply."""
@@ -88,8 +121,40 @@ class Adapter:
         self.method, self.model, self.name, self.active, self.merged = method, model, name, False, False
 
     def tensors(self) -> dict[str, nn.Parameter]:
-        """What is trained and stored, under peft's names."""
+        """What is trained, under peft's names."""
         raise NotImplementedError
+
+    def to_peft(self) -> dict:
+        """Its ``adapter_config.json``; a method whose shape changes while training says here what it has become."""
+        return self.method.to_peft()
+
+    def stored(self) -> Mapping[str, Tensor]:
+        """What goes into a file, under peft's names."""
+        return self.tensors()
+
+    @torch.no_grad()
+    def fill(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take over stored values.
+
+        Raises:
+            ValueError: names or shapes other than this adapter's; nothing has changed then.
+        """
+        wanted = self.stored()
+        missing, extra = sorted(wanted.keys() - tensors.keys()), sorted(tensors.keys() - wanted.keys())
+        if missing or extra:
+            raise ValueError(
+                f"does not fit this model: missing {missing or 'nothing'}, unexpected {extra or 'nothing'}"
+            )
+        for key, tensor in tensors.items():
+            if tensor.shape != wanted[key].shape:
+                here, there = tuple(wanted[key].shape), tuple(tensor.shape)
+                raise ValueError(f"is for another model: {key} is {there}, here {here}")
+        for key, tensor in tensors.items():
+            wanted[key].copy_(tensor)
+
+    def clash(self, other: Adapter) -> str | None:
+        """The place where this adapter and another, active together, would depend on their order; None if nowhere."""
+        return None
 
     def insert(self) -> None:
         """Put it into the model, not active yet."""
@@ -136,6 +201,14 @@ class PartsAdapter(Adapter):
             for path, part in self.parts.items()
             for key, parameter in part.named_parameters()
         }
+
+    def clash(self, other: Adapter) -> str | None:
+        if not isinstance(other, PartsAdapter):
+            return None
+        for path in self.parts.keys() & other.parts.keys():
+            if None is self.parts[path].combines or self.parts[path].combines != other.parts[path].combines:
+                return path or "the whole model"
+        return None
 
     def insert(self) -> None:
         for path, part in self.parts.items():
@@ -201,9 +274,13 @@ class TensorAdapter(Adapter):
     def tensors(self) -> dict[str, nn.Parameter]:
         return self.chosen
 
-    def values(self) -> Mapping[str, Tensor]:
-        """The trained values, wherever they are now."""
+    def stored(self) -> Mapping[str, Tensor]:
         return self.chosen if self.active else self._stored
+
+    def clash(self, other: Adapter) -> str | None:
+        if not isinstance(other, TensorAdapter):
+            return None
+        return next((key for key, p in self.chosen.items() if any(p is q for q in other.chosen.values())), None)
 
     @torch.no_grad()
     def switch(self, on: bool) -> None:
@@ -228,6 +305,18 @@ def adapters(model: nn.Module) -> dict[str, Adapter]:
     """The adapters on this model, by name."""
     registry = model.__dict__.get("_pefteach")
     return registry.adapters if registry else {}
+
+
+def find_adapter(model: nn.Module, name: str) -> Adapter:
+    """The adapter of that name.
+
+    Raises:
+        ValueError: none has it.
+    """
+    known = adapters(model)
+    if name not in known:
+        raise ValueError(f"no adapter named {name!r} here; attached are: {', '.join(known) or 'none'}")
+    return known[name]
 
 
 def attach(
@@ -267,12 +356,17 @@ def activate(model: nn.Module, *names: str) -> None:
     """Let these adapters act and train, and no others; with no names the bare base acts.
 
     Raises:
-        ValueError: an unknown name.
+        ValueError: an unknown name, or adapters that cannot act together; nothing has changed then.
     """
     known = adapters(model)
     for name in names:
-        if name not in known:
-            raise ValueError(f"no adapter named {name!r} here; attached are: {', '.join(known) or 'none'}")
+        find_adapter(model, name)
+    for one, two in itertools.combinations(dict.fromkeys(names), 2):
+        if place := known[one].clash(known[two]):
+            raise ValueError(
+                f"adapters {one!r} and {two!r} both change {place}, and the result would depend on their order: "
+                "activate one of them"
+            )
     for name, adapter in known.items():  # off first: in-place adapters hand the base's values back
         if name not in names:
             adapter.switch(False)
@@ -287,40 +381,40 @@ def detach(model: nn.Module, name: str = "default") -> None:
         ValueError: no such adapter.
     """
     known = adapters(model)
-    if name not in known:
-        raise ValueError(f"no adapter named {name!r} here; attached are: {', '.join(known) or 'none'}")
-    known[name].switch(False)
+    find_adapter(model, name).switch(False)
     known.pop(name).remove()
     if not known:
         for parameter, flag in model.__dict__.pop("_pefteach").requires_grad.items():
             parameter.requires_grad_(flag)
 
 
-def plain_module(model: nn.Module, path: str) -> Any:
-    """The base's own module at a path, whether or not adapters wrap it."""
-    module = model.get_submodule(path)
-    return module.base_layer if isinstance(module, Adapted) else module
+@contextlib.contextmanager
+def mixed_batch(model: nn.Module, names: Sequence[str | None]) -> Iterator[None]:
+    """Serve every row of a batch with an adapter of its own: ``with mixed_batch(model, ["pirate", None, "poet"]): ...``
 
+    Args:
+        names: one adapter's name per row, None for the bare base. Which adapters are active does not matter inside.
 
-def base_modules(model: nn.Module, path: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """Every module of the base with its path, as if no adapter were there."""
-    for name, child in model.named_children():
-        if name == "adapted_call":
-            continue
-        child = child.base_layer if isinstance(child, Adapted) else child
-        full = f"{path}.{name}" if path else name
-        yield full, child
-        yield from base_modules(child, full)
-
-
-def base_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Every parameter of the base with its name, as if no adapter were there (a tied one once)."""
-    found: dict[str, nn.Parameter] = {}
-    for path, module in [("", model), *base_modules(model)]:
-        for name, parameter in module.named_parameters(recurse=False):
-            if not any(parameter is seen for seen in found.values()):
-                found[f"{path}.{name}" if path else name] = parameter
-    return found
+    Raises:
+        ValueError: an unknown name, or an adapter that acts on more than linear layers.
+    """
+    for name in dict.fromkeys(filter(None, names)):
+        adapter = find_adapter(model, name)
+        if not isinstance(adapter, PartsAdapter) or not all(is_linear(plain_module(model, p)) for p in adapter.parts):
+            raise ValueError(
+                f"adapter {name!r} does not act on linear layers alone, so rows cannot take it or leave it"
+            )
+    active = [name for name, adapter in adapters(model).items() if adapter.active]
+    activate(model)  # in-place adapters hand the base's values back, and merged ones come apart
+    adapted = [module for module in model.modules() if isinstance(module, Adapted)]
+    try:
+        for module in adapted:
+            module.rows = tuple(names)
+        yield
+    finally:
+        for module in adapted:
+            module.rows = None
+        activate(model, *active)
 
 
 def is_linear(module: nn.Module) -> bool:
@@ -328,39 +422,10 @@ def is_linear(module: nn.Module) -> bool:
     return isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
 
 
-def linear_shape(layer: Any) -> tuple[int, int]:
-    """(in, out) of a linear layer. GPT-2's ``Conv1D`` stores its weight as (in, out), ``nn.Linear`` as (out, in)."""
-    return (layer.in_features, layer.out_features) if isinstance(layer, nn.Linear) else tuple(layer.weight.shape)
-
-
-def find_linear(model: nn.Module, target_modules: str | Sequence[str]) -> dict[str, nn.Module]:
-    """The linear layers that are meant, by path.
-
-    Args:
-        target_modules: last names ("q_proj"), longer endings ("self_attn.q_proj") or whole paths; or one
-            string: "all-linear" (all but the output layer), or a regular expression for whole paths.
-
-    Raises:
-        ValueError: a name that fits no linear layer; the message lists the names that exist, nearest first.
-    """
-    head = getattr(model, "get_output_embeddings", lambda: getattr(model, "lm_head", None))()
-    linear = {path: m for path, m in base_modules(model) if is_linear(m)}
-    if target_modules == "all-linear":
-        return {path: m for path, m in linear.items() if m is not head and plain_module(model, path) is not head}
-    if isinstance(target_modules, str):
-        fits = {target_modules: [p for p in linear if re.fullmatch(target_modules, p)]}
-    else:
-        fits = {t: [p for p in linear if p == t or p.endswith("." + t)] for t in target_modules}
-    names = list(dict.fromkeys(path.rsplit(".", 1)[-1] for path in linear))
-    for target, paths in fits.items():
-        if not paths:
-            near = difflib.get_close_matches(target, names, len(names), 0.0)
-            listed = ", ".join(near + [n for n in names if n not in near])
-            raise ValueError(f"no linear layer is called {target!r}; this model has: {listed or 'none'}")
-    if not fits:
-        raise ValueError("target_modules is empty: name at least one layer, or say 'all-linear'")
-    wanted = {path for paths in fits.values() for path in paths}
-    return {path: m for path, m in linear.items() if path in wanted}
+def plain_module(model: nn.Module, path: str) -> Any:
+    """The base's own module at a path, whether or not adapters wrap it."""
+    module = model.get_submodule(path)
+    return module.base_layer if isinstance(module, Adapted) else module
 
 
 def _adapted(model: Any, path: str) -> Adapted:

@@ -5,18 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
 
-from pefteach.methods.method import (
-    Method,
-    TensorAdapter,
+from pefteach.methods.method import Method, TensorAdapter
+from pefteach.methods.targets import (
     base_modules,
     base_parameters,
+    find_blocks,
     find_linear,
-    is_linear,
     linear_shape,
 )
 
@@ -27,6 +26,9 @@ class Selective(Method):
 
     def choose(self, model: nn.Module) -> dict[str, nn.Parameter]:
         raise NotImplementedError
+
+    def trained_parameters(self, model: nn.Module) -> int:
+        return sum(parameter.numel() for parameter in self.choose(model).values())
 
     def build(self, model: nn.Module, name: str) -> TensorAdapter:
         return TensorAdapter(self, model, name, self.choose(model))
@@ -42,6 +44,8 @@ class Selective(Method):
 @dataclass(frozen=True)
 class FullFineTuning(Selective):
     """Every tensor. What all the others are measured against."""
+
+    formula: ClassVar[str] = "P, all of them"
 
     def choose(self, model: nn.Module) -> dict[str, nn.Parameter]:
         return base_parameters(model)
@@ -59,15 +63,14 @@ class LastLayers(Selective):
 
     count: int = 2
 
+    formula: ClassVar[str] = "k blocks + the final norm"
+
     def choose(self, model: nn.Module) -> dict[str, nn.Parameter]:
-        # The blocks are the longest list of modules: model.layers, transformer.h, encoder.layer …
-        lists = {path: m for path, m in base_modules(model) if isinstance(m, nn.ModuleList)}
-        if not lists:
-            raise ValueError("this model has no list of blocks to take the last ones of")
-        path, blocks = max(lists.items(), key=lambda item: len(item[1]))
+        blocks = list(find_blocks(model))
+        path = blocks[0].rpartition(".")[0]
         if not 1 <= self.count <= len(blocks):
             raise ValueError(f"count must be between 1 and the {len(blocks)} blocks of {path}, not {self.count}")
-        starts = tuple(f"{path}.{i}." for i in range(len(blocks) - self.count, len(blocks)))
+        starts = tuple(f"{block}." for block in blocks[-self.count :])
         parent = path.rpartition(".")[0]
         norm = re.compile(rf"{re.escape(parent + '.') if parent else ''}(norm|ln_f|final_layer_norm)\.\w+")
         return {n: p for n, p in base_parameters(model).items() if n.startswith(starts) or norm.fullmatch(n)}
@@ -76,6 +79,8 @@ class LastLayers(Selective):
 @dataclass(frozen=True)
 class Norms(Selective):
     """The scales (and shifts) of every LayerNorm and RMSNorm."""
+
+    formula: ClassVar[str] = "D per scale or shift of a norm"
 
     def choose(self, model: nn.Module) -> dict[str, nn.Parameter]:
         norms = tuple(f"{path}." for path, module in base_modules(model) if "norm" in type(module).__name__.lower())
@@ -98,6 +103,8 @@ class BitFit(Selective):
 
     add_to: Sequence[str] = ()
 
+    formula: ClassVar[str] = "one per output of a layer with a bias"
+
     def build(self, model: nn.Module, name: str) -> TensorAdapter:
         layers = find_linear(model, self.add_to) if self.add_to else {}
         new: dict[str, Any] = {f"{path}.bias": layer for path, layer in layers.items() if layer.bias is None}
@@ -105,12 +112,17 @@ class BitFit(Selective):
         for key, layer in new.items():
             chosen[key] = nn.Parameter(torch.zeros(linear_shape(layer)[1]).to(layer.weight))
         if not chosen:
-            names = dict.fromkeys(path.rsplit(".", 1)[-1] for path, m in base_modules(model) if is_linear(m))
+            names = dict.fromkeys(path.rsplit(".", 1)[-1] for path in find_linear(model, "all-linear"))
             raise ValueError(f"this model has no biases: add zero ones with add_to=, to any of {', '.join(names)}")
         return _BiasAdapter(self, model, name, chosen, new)
 
     def choose(self, model: nn.Module) -> dict[str, nn.Parameter]:
         return {n: p for n, p in base_parameters(model).items() if n.endswith("bias")}
+
+    def trained_parameters(self, model: nn.Module) -> int:
+        layers = find_linear(model, self.add_to) if self.add_to else {}
+        new = sum(linear_shape(layer)[1] for layer in layers.values() if layer.bias is None)
+        return new + super().trained_parameters(model)
 
     def to_peft(self) -> dict:
         return super().to_peft() | {"add_to": list(self.add_to)}

@@ -1,0 +1,1 @@
+"""Is every method equal to its reference? Tiny models of every family, both implementations, the same numbers."""

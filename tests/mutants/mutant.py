@@ -1,0 +1,27 @@
+"""What a mutant is: one technique, written wrong in one way that people write it wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A wrong implementation.
+
+    Attributes:
+        wrong: what is wrong with it, in a few words.
+        case: the method it is a wrong version of, a key of ``pefteach.parity.cases.CASES``.
+        patch: makes the package wrong; pytest undoes it.
+        family: the model it is looked for on.
+        checks: tests of this technique alone that look for it too, besides parity and the contract.
+    """
+
+    wrong: str
+    case: str
+    patch: Callable[[pytest.MonkeyPatch], None]
+    family: str = "llama"
+    checks: tuple[Callable[[], None], ...] = ()
