@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar
 
 import torch
@@ -38,7 +38,7 @@ class Selective(Method):
 
     @classmethod
     def from_peft(cls, config: dict) -> Selective:
-        return cls(**{key: config[key] for key in cls.__dataclass_fields__})
+        return cls(**{field.name: config[field.name] for field in fields(cls)})
 
 
 @dataclass(frozen=True)

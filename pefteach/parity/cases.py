@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pefteach.methods import LoRA, Method
-from pefteach.parity.families import DECODERS
+from pefteach.methods import BitFit, FullFineTuning, LastLayers, LoRA, Method, Norms
 
 # Linear layers of which some are not square, so that a transposed matrix cannot pass.
 TARGETS: dict[str, list[str]] = {
@@ -37,8 +36,13 @@ class Case:
         return [] if self.reference is None else [family for family in self.methods if family not in self.without]
 
 
+EVERYWHERE = tuple(TARGETS)
+
 CASES: dict[str, Case] = {
+    "full fine-tuning": Case({family: FullFineTuning() for family in EVERYWHERE}, reference=None),
+    "last block": Case({family: LastLayers(1) for family in EVERYWHERE if family != "t5"}, reference=None),
+    "norms": Case({family: Norms() for family in EVERYWHERE}, reference=None),
+    "BitFit": Case({family: BitFit(("q", "wo") if family == "t5" else ()) for family in EVERYWHERE}, reference=None),
     "LoRA": Case({family: LoRA(3, 7.0, targets) for family, targets in TARGETS.items()}),
     "rsLoRA": Case({family: LoRA(3, 7.0, targets, rslora=True) for family, targets in TARGETS.items()}),
 }
-__all__ = ["CASES", "DECODERS", "TARGETS", "Case"]
