@@ -25,10 +25,11 @@ class Differences:
     forward: float  # of the logits
     gradient: float  # of the loss with respect to every trained tensor
     training: float  # of the losses of ten AdamW steps, and of the logits after them
+    merged: float | None  # of the weights with the adapter merged, where it can be
 
     @property
     def largest(self) -> float:
-        return max(self.forward, self.gradient, self.training)
+        return max(self.forward, self.gradient, self.training, self.merged or 0.0)
 
 
 def compare(case: Case, family: str) -> Differences:
@@ -58,7 +59,17 @@ def compare(case: Case, family: str) -> Differences:
     mine = train(our_logits, adapter.penalty, lambda step: adapter.after_step(step, STEPS), tensors, batch)
     yours = train(their_logits, reference.penalty, reference.after_step, reference.peers, batch)
     apart = max(abs(a - b) for a, b in zip(mine, yours, strict=True))
-    return Differences(forward, gradient, max(apart, difference(our_logits(), their_logits(), batch)))
+    training = max(apart, difference(our_logits(), their_logits(), batch))
+    merged = _merged(ours, adapter, reference) if adapter.method.can_merge else None
+    return Differences(forward, gradient, training, merged)
+
+
+def _merged(ours: nn.Module, adapter: Adapter, reference: Reference) -> float:
+    adapter.merge()
+    mine = {key.replace("base_layer.", ""): t for key, t in ours.state_dict().items() if ".parts." not in key}
+    yours = reference.merged()
+    assert mine.keys() == yours.keys(), "merging leaves other tensors behind"
+    return max((mine[key] - yours[key]).abs().max().item() for key in mine)
 
 
 def pair(case: Case, family: str) -> tuple[nn.Module, Adapter, Reference]:

@@ -1,6 +1,5 @@
 """One function per promise. Each takes a case and a family, and raises AssertionError if the promise is broken."""
 
-import copy
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -109,6 +108,8 @@ def learns_and_gives_the_base_back(case: Case, family: str) -> None:
 def saves_and_loads(case: Case, family: str) -> None:
     model, adapter = attached(case, family)
     batch, other = make_batch(family), make(family)
+    trained = sum(tensor.numel() for tensor in adapter.tensors().values())
+    assert sum(t.numel() for t in adapter.stored().values()) <= trained, "more is stored than was trained"
     with tempfile.TemporaryDirectory() as folder:
         save_adapter(model, folder)
         loaded = load_adapter(other, folder)
