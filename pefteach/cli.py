@@ -90,6 +90,34 @@ def bench(
     print_bench(name, json)
 
 
+@app.command()
+def parity(
+    names: Annotated[list[str] | None, typer.Argument(help="Methods to compare, such as DoRA; all if none.")] = None,
+    json: Json = False,
+    write: Annotated[bool, typer.Option(help="Also write docs/parity.md.")] = False,
+) -> None:
+    """Print the largest difference of every method from its reference library, on tiny models of every family."""
+    from pefteach.parity.report import print_parity
+
+    raise typer.Exit(print_parity(names or [], json, write))
+
+
+@app.command()
+def mutants(json: Json = False) -> None:
+    """Write every technique wrong in the ways people do, and print which tests notice."""
+    from pefteach.paths import ROOT
+
+    if not (ROOT / "tests" / "mutants").exists():
+        raise ValueError("the wrong implementations are in the repository's tests/: run this from a clone")
+    sys.path.insert(0, str(ROOT / "tests"))
+    try:
+        from mutants.catch import print_mutants
+    except ImportError as error:
+        raise ValueError(f"cannot import {error.name}: run `pip install 'pefteach[test]'`") from None
+
+    raise typer.Exit(print_mutants(json))
+
+
 def main() -> None:
     """Run a command; a mistake in what it was given becomes one sentence."""
     try:

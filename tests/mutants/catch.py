@@ -1,14 +1,21 @@
 """Apply each mutant and see which checks notice."""
 
+import json as json_
+import logging
 import pkgutil
+import warnings
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
 import pytest
+import rich
+from rich.table import Table
+from tqdm import tqdm
 
 from contract.checks import CHECKS
 from mutants.mutant import Mutant
+from pefteach.bench.measure import machine
 from pefteach.parity.cases import CASES
 from pefteach.parity.compare import compare
 
@@ -50,3 +57,32 @@ def caught_by(mutant: Mutant, all_of_them: bool = True) -> list[str]:
         if found and not all_of_them:
             break
     return found
+
+
+def print_mutants(json: bool = False) -> int:
+    """Let every check look for every mutant, and print which found it.
+
+    Returns:
+        0 if each was caught, else 1.
+    """
+    mutants = all_mutants()
+    rows = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logging.disable(logging.WARNING)
+        for mutant in tqdm(mutants, desc="mutants", leave=False, disable=None):
+            found = caught_by(mutant)
+            rows.append({
+                "name": f"{mutant.case}: {mutant.wrong}", "family": mutant.family, "ours": len(found), "peer": None,
+                "ratio": None, "bar": 1, "holds": bool(found), "caught_by": found,
+            })  # fmt: skip
+        logging.disable(logging.NOTSET)
+    if json:
+        print(json_.dumps({"machine": machine(), "rows": rows}, indent=2))
+    else:
+        table = Table("wrong implementation", "on", "caught by", title="Mutants")
+        for row in rows:
+            table.add_row(row["name"], row["family"], "; ".join(row["caught_by"]) or "NOTHING")
+        rich.print(table)
+        print(f"{sum(row['holds'] for row in rows)} of {len(rows)} wrong implementations are caught.")
+    return 0 if all(row["holds"] for row in rows) else 1
