@@ -14,7 +14,7 @@ import torch
 
 from pefteach import bench
 from pefteach.bench import lessons, measure, methods, print_bench, start, widgets
-from pefteach.methods import LoRA, attach
+from pefteach.methods import METHODS
 from pefteach.widgets.panel import Panel
 
 # --- rows -----------------------------------------------------------------------------------------------------------
@@ -28,6 +28,7 @@ from pefteach.widgets.panel import Panel
         (0.5, 0.25, 1.0, 2.0, False),  # the ratio counts, not the figure
         (99.0, None, 100.0, None, True),
         (101.0, None, 100.0, None, False),
+        (7.0, 1.0, None, 7.0, True),  # without a bar there is nothing to miss
     ],
 )
 def test_a_bar_is_for_the_ratio_or_else_for_the_figure(ours, peer, bar, ratio, holds):
@@ -117,44 +118,32 @@ def test_the_collector_rests_while_it_counts_and_comes_back():
 # --- methods --------------------------------------------------------------------------------------------------------
 
 
-def trainable(model: torch.nn.Module) -> int:
-    return sum(p.numel() for p in model.parameters() if p.requires_grad)
-
-
-@pytest.mark.parametrize("name", [name for name, method in methods.METHODS.items() if isinstance(method, LoRA)])
+@pytest.mark.parametrize("name", [name for name, contest in methods.CONTESTS.items() if contest.reference])
 def test_both_arms_do_the_same_work(name):
-    pytest.importorskip("peft")
-    method, ids = methods.METHODS[name], torch.randint(methods.VOCABULARY, (2, 16))
-    ours, theirs = methods.llama(64), methods.llama(64)
-    adapter = attach(ours, method)
-    theirs = methods.in_peft(theirs, method)
-    assert trainable(ours) == trainable(theirs) > 0
-    stored = theirs.state_dict()
-    with torch.no_grad():  # peft draws other start values for A
-        for key, parameter in adapter.tensors().items():
-            parameter.copy_(stored[key.replace(".weight", ".default.weight")])
-    # Three steps: a scale, an optimiser or a target that differs shows from the second on.
-    losses = [
-        [step() for _ in range(3)] for step in (methods.training_step(ours, ids), methods.training_step(theirs, ids))
-    ]
-    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
-    assert losses[0][0] != losses[0][2]
+    contest = methods.CONTESTS[name]
+    pytest.importorskip(contest.reference)
+    torch.manual_seed(0)
+    ours, theirs = methods.contestants(methods.llama(64), contest, torch.randint(methods.VOCABULARY, (2, 16)))
+    # Three steps: a scale, an optimiser, a penalty or a target that differs shows from the second on.
+    mine = [ours() for _ in range(3)]
+    assert mine == pytest.approx([theirs() for _ in range(3)], rel=1e-5)
+    assert mine[0] != mine[2]
 
 
-def test_every_method_meets_its_floor_and_lora_meets_peft():
-    pytest.importorskip("peft")
-    rows = methods.measure(rounds=1, width=64)
-    names = [row["name"] for row in rows]
-    assert names == [
-        "LoRA q, v against peft",
-        "LoRA all linear against peft",
-        *(f"{name} against 2 forward passes" for name in list(methods.METHODS)[:-1]),
-        "full fine-tuning against 3 forward passes",
-    ]
-    by_name = {row["name"]: row for row in rows}
-    two = by_name["norms against 2 forward passes"]["peer"]
-    assert by_name["full fine-tuning against 3 forward passes"]["peer"] == pytest.approx(two * 1.5)
-    assert [row["bar"] for row in rows] == [1.0] * 2 + [1.2] * 6
+def test_every_method_meets_its_reference_and_its_floor():
+    rows = {row["name"]: row for row in methods.measure(rounds=1, width=64)}
+    against = [f"{name} against {c.reference}" for name, c in methods.CONTESTS.items() if c.reference]
+    floors = [name for name in rows if "forward passes" in name]
+    assert set(rows) == {*against, *floors} and len(floors) == len(methods.CONTESTS)
+    assert all(rows[name]["bar"] == 1.0 for name in against)
+    two, three = rows["norms against 2 forward passes"], rows["full fine-tuning against 3 forward passes"]
+    assert three["peer"] == pytest.approx(two["peer"] * 1.5)
+    assert two["bar"] == three["bar"] == rows["LoRA q, v against 2 forward passes"]["bar"] == 1.2
+    assert rows["DoRA against 2 forward passes"]["bar"] is None
+
+
+def test_the_benchmark_knows_every_method():
+    assert {type(contest.method) for contest in methods.CONTESTS.values()} == set(METHODS)
 
 
 # --- widgets --------------------------------------------------------------------------------------------------------

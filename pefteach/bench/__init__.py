@@ -41,8 +41,8 @@ def table(name: str, rows: list[Row]) -> Table:
             figure(row["ours"], unit),
             "" if row["peer"] is None else figure(row["peer"], unit),
             "" if ratio is None else f"{ratio:.3f}",
-            f"{row['bar']:g}" + (f" {unit}" if ratio is None else ""),
-            "yes" if row["holds"] else "NO",
+            "" if row["bar"] is None else f"{row['bar']:g}" + (f" {unit}" if ratio is None else ""),
+            "" if row["bar"] is None else "yes" if row["holds"] else "NO",
         )
     return drawn
 

@@ -20,21 +20,21 @@ PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "matplotlib", "ipyw
 
 
 class Row(TypedDict):
-    """One figure. ``bar`` is the most that ``ratio`` may be, or ``ours`` where there is no peer."""
+    """One figure. ``bar`` is the most that ``ratio`` may be, or ``ours`` where there is no peer; None for no bar."""
 
     name: str
     unit: str
     ours: float
     peer: float | None
     ratio: float | None
-    bar: float
+    bar: float | None
     holds: bool
 
 
-def row(name: str, unit: str, ours: float, bar: float, peer: float | None = None) -> Row:
+def row(name: str, unit: str, ours: float, bar: float | None, peer: float | None = None) -> Row:
     """Compare a figure with its bar: the figure itself, or its ratio to the peer's if there is one."""
     ratio = None if peer is None else ours / peer
-    holds = (ours if ratio is None else ratio) <= bar
+    holds = bar is None or (ours if ratio is None else ratio) <= bar
     return {"name": name, "unit": unit, "ours": ours, "peer": peer, "ratio": ratio, "bar": bar, "holds": holds}
 
 

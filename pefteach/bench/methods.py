@@ -1,4 +1,4 @@
-"""One training step of every method: against peft where peft has it, and against the least it could cost.
+"""One training step of every method: against its reference library, and against the least it could cost.
 
 A step is forward, loss, backward and AdamW, on a Hugging Face Llama with random weights. The least it could cost
 is counted in passes of the frozen model. A backward pass has two products where a forward pass has one: the
@@ -8,44 +8,93 @@ which only full fine-tuning needs everywhere. So the floor is two forward passes
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from copy import deepcopy
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from pefteach.bench.measure import Row, need, row, take_turns
-from pefteach.methods import BitFit, FullFineTuning, LastLayers, LoRA, Method, Norms, attach
+from pefteach.methods import (
+    IA3,
+    AdaLoRA,
+    BitFit,
+    DoRA,
+    FullFineTuning,
+    HoulsbyAdapters,
+    LastLayers,
+    LlamaAdapter,
+    LoRA,
+    Method,
+    MultitaskPrompt,
+    Norms,
+    ParallelAdapters,
+    PfeifferAdapters,
+    PrefixTuning,
+    PromptTuning,
+    PTuning,
+    attach,
+)
 
 BATCH, LENGTH, VOCABULARY = 8, 64, 2048
-METHODS: dict[str, Method] = {
-    "LoRA q, v": LoRA(rank=8, alpha=16),
-    "LoRA all linear": LoRA(rank=8, alpha=16, target_modules="all-linear"),
-    "last 2 blocks": LastLayers(2),
-    "norms": Norms(),
-    "BitFit": BitFit(),
-    "full fine-tuning": FullFineTuning(),
+AGAINST_REFERENCE, AGAINST_FLOOR = 1.00, 1.20
+STEPS = 1000  # that AdaLoRA's budget is planned for
+
+
+@dataclass(frozen=True)
+class Contest:
+    """A method, the library that has it too, what its batch holds besides, and the most it may cost of the floor."""
+
+    method: Method
+    reference: str | None = None
+    inputs: dict[str, Tensor] = field(default_factory=dict)
+    floor_bar: float | None = None
+
+
+CONTESTS: dict[str, Contest] = {
+    "LoRA q, v": Contest(LoRA(rank=8, alpha=16), "peft", floor_bar=AGAINST_FLOOR),
+    "LoRA all linear": Contest(LoRA(8, 16, "all-linear"), "peft", floor_bar=AGAINST_FLOOR),
+    "DoRA": Contest(DoRA(8, 16), "peft"),
+    "AdaLoRA": Contest(AdaLoRA(12, 8, 16), "peft"),
+    "IA3": Contest(IA3(), "peft"),
+    "prompt tuning": Contest(PromptTuning(20), "peft"),
+    "P-tuning": Contest(PTuning(20), "peft"),
+    "multitask prompt": Contest(MultitaskPrompt(20, tasks=4), "peft", {"task_ids": torch.arange(BATCH) % 4}),
+    "prefix tuning": Contest(PrefixTuning(20), "peft"),
+    "prefix tuning, MLP": Contest(PrefixTuning(20, mlp_size=512), "peft"),
+    "LLaMA-Adapter": Contest(LlamaAdapter(10, layers=4), "peft"),
+    "Houlsby": Contest(HoulsbyAdapters(32), "adapters"),
+    "Pfeiffer": Contest(PfeifferAdapters(32), "adapters"),
+    "parallel adapters": Contest(ParallelAdapters(32), "adapters"),
+    "last 2 blocks": Contest(LastLayers(2), floor_bar=AGAINST_FLOOR),
+    "norms": Contest(Norms(), floor_bar=AGAINST_FLOOR),
+    "BitFit": Contest(BitFit(), floor_bar=AGAINST_FLOOR),
+    "full fine-tuning": Contest(FullFineTuning(), floor_bar=AGAINST_FLOOR),
 }
-AGAINST_PEFT, AGAINST_FLOOR = 1.00, 1.20
 
 
-def measure(rounds: int = 40, width: int = 512) -> list[Row]:
+def measure(rounds: int = 20, width: int = 512) -> list[Row]:
     """Milliseconds per step, all arms taking turns step by step."""
     base, ids = llama(width), torch.randint(VOCABULARY, (BATCH, LENGTH))
     arms: dict[str, Callable[[], object]] = {"forward": lambda: _forward(base, ids)}
-    for name, method in METHODS.items():
-        model = deepcopy(base)
-        attach(model, method)
-        arms[name] = training_step(model, ids)
-        if isinstance(method, LoRA):
-            arms[f"peft {name}"] = training_step(in_peft(deepcopy(base), method), ids)
+    for name, contest in CONTESTS.items():
+        ours, theirs = contestants(base, contest, ids)
+        arms[name] = ours
+        if theirs:
+            arms[f"reference {name}"] = theirs
     ms = {name: 1000 * seconds for name, seconds in take_turns(arms, rounds).items()}
 
-    rows = [row(f"{n} against peft", "ms", ms[n], AGAINST_PEFT, ms[f"peft {n}"]) for n in METHODS if f"peft {n}" in ms]
-    for name, method in METHODS.items():
-        passes = 3 if isinstance(method, FullFineTuning) else 2
+    rows = [
+        row(f"{name} against {contest.reference}", "ms", ms[name], AGAINST_REFERENCE, ms[f"reference {name}"])
+        for name, contest in CONTESTS.items()
+        if contest.reference
+    ]
+    for name, contest in CONTESTS.items():
+        passes = 3 if isinstance(contest.method, FullFineTuning) else 2
         floor = passes * ms["forward"]
-        rows.append(row(f"{name} against {passes} forward passes", "ms", ms[name], AGAINST_FLOOR, floor))
+        rows.append(row(f"{name} against {passes} forward passes", "ms", ms[name], contest.floor_bar, floor))
     return rows
 
 
@@ -55,28 +104,43 @@ def llama(width: int) -> nn.Module:
     torch.manual_seed(0)
     config = transformers.LlamaConfig(
         vocab_size=VOCABULARY, hidden_size=width, intermediate_size=3 * width, num_hidden_layers=4,
-        num_attention_heads=width // 64, num_key_value_heads=width // 64, max_position_embeddings=LENGTH,
+        num_attention_heads=width // 64, num_key_value_heads=width // 64, max_position_embeddings=2 * LENGTH,
         attention_bias=True, mlp_bias=True, use_cache=False,
     )  # fmt: skip
     return transformers.LlamaForCausalLM(config).train()
 
 
-def in_peft(model: nn.Module, method: LoRA) -> nn.Module:
-    """The same LoRA, attached by peft."""
-    peft = need("peft")
-    settings = {key: value for key, value in method.to_peft().items() if key != "peft_type"}
-    return peft.get_peft_model(model, peft.LoraConfig(**settings))
+def contestants(base: nn.Module, contest: Contest, ids: Tensor) -> tuple[Callable, Callable | None]:
+    """A training step of ours and one of the reference's, from the same start values."""
+    model = deepcopy(base)
+    adapter = attach(model, contest.method)
+    inputs = {"input_ids": ids, "labels": ids} | {key: value[: len(ids)] for key, value in contest.inputs.items()}
+    ours = training_step(model, inputs, adapter.penalty, adapter.after_step)
+    if contest.reference is None:
+        return ours, None
+    need(contest.reference)
+    from pefteach.parity.reference import REFERENCES
+
+    reference = REFERENCES[contest.reference](deepcopy(base), adapter)
+    with torch.no_grad():
+        for key, tensor in adapter.tensors().items():
+            reference.peers[key].copy_(tensor)
+    return ours, training_step(reference.model.train(), inputs, reference.penalty, reference.after_step)
 
 
-def training_step(model: nn.Module, ids: Tensor) -> Callable[[], float]:
-    """One optimiser step on ``ids`` (B, T), as a function; it returns the loss before the step."""
+def training_step(
+    model: nn.Module, inputs: dict[str, Tensor], penalty: Callable, after_step: Callable
+) -> Callable[[], float]:
+    """One optimiser step on a batch, as a function; it returns the loss before the step."""
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4, foreach=True)
+    count = itertools.count()
 
     def step() -> float:
-        loss = model(input_ids=ids, labels=ids).loss
+        loss = model(**inputs).loss + penalty()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        after_step(next(count), STEPS)
         return loss.item()
 
     return step

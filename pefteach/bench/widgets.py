@@ -1,5 +1,8 @@
 """How long an explorer takes to answer a move, without the 25 to 40 ms that the way to the browser adds.
 
+A panel draws its first picture when it is made; that is not a move, so it is not counted. Every move after it is, the
+first to a position too: no picture is kept from one visit to the next.
+
 Every module of ``pefteach.widgets`` has ``example()``, which returns a ready :class:`Panel`.
 """
 

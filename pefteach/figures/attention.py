@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from torch import Tensor
 
-from pefteach.figures.style import BLUE, GREEN, GREY, INK, ORANGE, PAPER, PINK, SKY, new_figure, style
+from pefteach.figures.style import BLUE, GREEN, GREY, INK, ORANGE, PAPER, PINK, SKY, bare_axes, new_figure, style
 
 SHADES = "cividis"  # even in brightness, and the same to readers who cannot tell red from green
 
@@ -74,9 +74,7 @@ def draw_attention_map(figure: Figure, weights: Tensor, labels: Sequence[str]) -
     """
     if weights.shape != (len(labels), len(labels)):
         raise ValueError(f"{len(labels)} labels do not fit attention weights of shape {tuple(weights.shape)}")
-    figure.set_layout_engine("none")
-    axes = figure.add_axes((0.19, 0.02, 0.7, 0.78))
-    axes.axis("off")  # plain texts draw several times faster than tick labels
+    axes = bare_axes(figure, (0.19, 0.02, 0.7, 0.78))
     later = torch.ones_like(weights, dtype=torch.bool).triu(1)  # left blank: what a token may not look at
     axes.imshow(weights.masked_fill(later, torch.nan).numpy(), vmin=0, vmax=1, cmap=SHADES, aspect="auto")
     font: dict[str, Any] = {"fontsize": 9, "color": INK, "parse_math": False}  # a sentence may hold a dollar sign
@@ -85,8 +83,7 @@ def draw_attention_map(figure: Figure, weights: Tensor, labels: Sequence[str]) -
         axes.text(place, -0.7, label, ha="center", va="bottom", rotation=90, **font)
     figure.text(0.01, 0.41, "this token (query) …", rotation=90, va="center", fontsize=10, color=INK)
     figure.text(0.54, 0.965, "… looks at (key)", ha="center", fontsize=10, color=INK)
-    scale = figure.add_axes((0.92, 0.02, 0.025, 0.78))
-    scale.axis("off")
+    scale = bare_axes(figure, (0.92, 0.02, 0.025, 0.78))
     scale.imshow(torch.linspace(1, 0, 64)[:, None].numpy(), cmap=SHADES, aspect="auto")
     figure.text(0.955, 0.79, "1", va="top", fontsize=9, color=INK)
     figure.text(0.955, 0.02, "0", fontsize=9, color=INK)

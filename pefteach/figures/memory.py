@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from statistics import mean
 
 from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from pefteach.figures.style import BLUE, GREEN, GREY, INK, ORANGE, PINK, SKY, style
+from pefteach.figures.style import BLUE, GREEN, GREY, INK, ORANGE, PINK, SKY, key, ruled_axes, style
 from pefteach.measure.forgetting import Knowledge
 from pefteach.measure.memory import Bytes
 
@@ -28,26 +29,28 @@ def draw_memory(figure: Figure, plans: Mapping[str, Bytes], chosen: str) -> str:
     Raises:
         KeyError: ``chosen`` is not among the plans.
     """
-    figure.set_layout_engine("none")  # measuring the labels again at every move would cost more than the drawing
-    below, above = 0.5 / figure.get_figheight(), 0.62 / figure.get_figheight()  # inches for the labels
-    axes = figure.add_axes((0.235, below, 0.735, 1 - below - above))
     names, largest = list(plans), max(p.total for p in plans.values())
     unit, label = (10**9, "GB") if largest >= 10**9 else (10**6, "MB")
-    left = [0.0] * len(names)
-    alpha = [1.0 if name == chosen else 0.45 for name in names]
-    for i, (phase, colour) in enumerate(PHASES.items()):
-        widths = [getattr(p, phase) / unit for p in plans.values()]
-        axes.barh(names, widths, left=left, color=[(colour, a) for a in alpha], height=0.7)
-        left = [a + b for a, b in zip(left, widths, strict=True)]
-        # The legend, by hand: matplotlib's own would cost much more time.
-        figure.text(0.235 + 0.19 * i, 1 - above / 2.5, "■", color=colour, fontsize=11)
-        figure.text(0.26 + 0.19 * i, 1 - above / 2.5, phase, color=INK, fontsize=10)
     limit = 1.15 * largest / unit
-    style(axes, "", f"{label} at the end of a forward pass; dashed: cards of so many GB")
-    axes.set_xlim(0, limit)
-    axes.xaxis.set_major_locator(MaxNLocator(5))
-    axes.invert_yaxis()
-    for row, (name, end) in enumerate(zip(names, left, strict=True)):
+    below, above = 0.5 / figure.get_figheight(), 0.62 / figure.get_figheight()  # inches for the labels
+    axes = ruled_axes(
+        figure, (0.235, below, 0.735, 1 - below - above),
+        xticks={value: f"{value:.6g}" for value in MaxNLocator(5).tick_values(0, limit) if value <= limit},
+        yticks=dict(enumerate(names)),
+        xlim=(0, limit), ylim=(len(names) - 0.35, -0.65),  # the first plan on top
+        xlabel=f"{label} at the end of a forward pass; dashed: cards of so many GB",
+    )  # fmt: skip
+    ends = [0.0] * len(names)
+    for column, (phase, colour) in enumerate(PHASES.items()):
+        starts, ends = ends, [end + getattr(p, phase) / unit for end, p in zip(ends, plans.values(), strict=True)]
+        colours = [(colour, 1.0 if name == chosen else 0.45) for name in names]
+        bars = [
+            [(start, row - 0.35), (end, row - 0.35), (end, row + 0.35), (start, row + 0.35)]
+            for row, (start, end) in enumerate(zip(starts, ends, strict=True))
+        ]
+        axes.add_collection(PolyCollection(bars, facecolors=colours, label=phase), autolim=False)  # faster than barh
+        key(figure, 0.245 + 0.19 * column, 1 - above / 3, "■", colour, phase)
+    for row, (name, end) in enumerate(zip(names, ends, strict=True)):
         weight = "bold" if name == chosen else "normal"
         axes.text(end + limit / 100, row, _three_digits(end), va="center", fontsize=9, color=INK, fontweight=weight)
     _draw_cards(axes, limit if label == "GB" else 0)
@@ -60,11 +63,12 @@ def _three_digits(value: float) -> str:
 
 def _draw_cards(axes: Axes, limit: float) -> None:
     cards = [card for card in CARDS if card < limit]
-    axes.vlines(cards, 0, 1, transform=axes.get_xaxis_transform(), color=INK, linewidth=0.8, linestyle="--")
+    place = axes.get_xaxis_transform()  # x in data, y from 0 to 1
+    axes.vlines(cards, 0, 1, transform=place, color=INK, linewidth=0.8, linestyle="--", label="cards")
     last = 2 * limit
     for card in reversed(cards):
         if last - card > limit / 25:  # else the labels would overlap
-            axes.text(card, 1.02, str(card), transform=axes.get_xaxis_transform(), ha="center", fontsize=9, color=INK)
+            axes.text(card, 1.02, str(card), transform=place, ha="center", fontsize=9, color=INK)
             last = card
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from matplotlib.patches import Rectangle, StepPatch
 from torch import Tensor
 
-from pefteach.figures.style import BLUE, GREY, INK, ORANGE, PAPER, SKY, style
+from pefteach.figures.style import BLUE, GREY, INK, ORANGE, SKY, bare_axes, key, ruled_axes
 
 CORNER = 64  # rows and columns of a matrix that a heat map shows
 
@@ -60,58 +59,58 @@ def draw_rank(
         cut, lora: accuracy by rank, of ΔW cut to that rank and of LoRA trained at that rank (the same ranks).
         full: accuracy of the full fine-tune.
     """
-    maps, spectrum, accuracy = _three_axes(figure)
     kept = float(singular[:rank].square().sum() / singular.square().sum())
-    _draw_maps(maps, delta, approximation, rank)
-    _draw_spectrum(spectrum, singular, rank, kept)
-    _draw_accuracy(accuracy, rank, cut, lora, full)
+    _draw_maps(figure, delta, approximation, rank)
+    _draw_spectrum(figure, singular, rank, kept)
+    _draw_accuracy(figure, rank, cut, lora, full)
     return (
         f"Rank {rank} of {len(singular)} holds {kept:.0%} of ΔW's energy in this matrix. Accuracy: "
         f"full fine-tune {full:.2f}, its ΔW cut to rank {rank} {cut[rank]:.2f}, LoRA of rank {rank} {lora[rank]:.2f}."
     )
 
 
-def _three_axes(figure: Figure) -> Any:
-    figure.set_layout_engine("none")  # measuring the labels again at every move would cost more than the drawing
-    boxes = ((0.03, 0.55, 0.94, 0.36), (0.09, 0.11, 0.36, 0.3), (0.56, 0.11, 0.41, 0.3))
-    return [figure.add_axes(box) for box in boxes]
-
-
-def _draw_maps(axes: Any, delta: Tensor, approximation: Tensor, rank: int) -> None:
+def _draw_maps(figure: Figure, delta: Tensor, approximation: Tensor, rank: int) -> None:
     first, second = (m[:CORNER, :CORNER].numpy() for m in (delta, approximation))
     gap = np.full((first.shape[0], first.shape[1] // 8), np.nan)
     limit = float(np.abs(first).max()) / 2
+    axes = bare_axes(figure, (0.03, 0.55, 0.94, 0.36))
     axes.imshow(
         np.hstack([first, gap, second, gap, first - second]), cmap="PuOr", vmin=-limit, vmax=limit,
         aspect="auto", interpolation="nearest",
     )  # fmt: skip
-    axes.set_axis_off()
-    axes.set_facecolor(PAPER)
     step = first.shape[1] + gap.shape[1]
     for i, title in enumerate(("ΔW of the full fine-tune", f"best rank {rank}", "what is left")):
         axes.text(i * step, -2, title, fontsize=11, color=INK, va="bottom")
 
 
-def _draw_spectrum(axes: Any, singular: Tensor, rank: int, kept: float) -> None:
-    values = singular.numpy()
-    axes.stairs(values, fill=True, color=GREY, alpha=0.5)
-    axes.stairs(values[:rank], fill=True, color=BLUE)
-    style(axes, f"Singular values: {kept:.0%} of energy kept", "direction, strongest first")
-    axes.set_xlim(0, len(values))
-    axes.set_ylim(0)
-    axes.set_xticks([0, len(values) // 2, len(values)])  # every tick costs a millisecond per move
-    axes.set_yticks([0, float(values[0])], ["0", f"{values[0]:.2g}"])
+def _draw_spectrum(figure: Figure, singular: Tensor, rank: int, kept: float) -> None:
+    values, count, top = singular.numpy(), len(singular), float(singular[0])
+    axes = ruled_axes(
+        figure, (0.09, 0.11, 0.36, 0.3),
+        xticks={place: str(place) for place in (0, count // 2, count)},
+        yticks={0: "0", top: f"{top:.3g}"},
+        xlim=(0, count), ylim=(0, 1.05 * top),
+        title=f"Singular values: {kept:.0%} of energy kept", xlabel="direction, strongest first",
+    )  # fmt: skip
+    for shown, colour in ((values, GREY + "80"), (values[:rank], BLUE)):
+        # axes.stairs would also look for the limits, which are known
+        axes.add_artist(StepPatch(shown, range(len(shown) + 1), facecolor=colour))
 
 
-def _draw_accuracy(axes: Any, rank: int, cut: Mapping[int, float], lora: Mapping[int, float], full: float) -> None:
+def _draw_accuracy(figure: Figure, rank: int, cut: Mapping[int, float], lora: Mapping[int, float], full: float) -> None:
     ranks = sorted(cut)
     place = range(len(ranks))
+    axes = ruled_axes(
+        figure, (0.56, 0.11, 0.41, 0.3),
+        xticks={i: str(r) for i, r in enumerate(ranks)},
+        yticks={0: "0.0", 0.5: "0.5", 1: "1.0"},
+        xlim=(-0.3, len(ranks) - 0.7), ylim=(-0.05, 1.1),
+        title="Accuracy on the new skill", xlabel="rank",
+    )  # fmt: skip
     axes.axvline(ranks.index(rank), color=SKY, linewidth=8, alpha=0.5)
     axes.axhline(full, color=GREY, linestyle=":", label="full fine-tune")
     axes.plot(place, [cut[r] for r in ranks], color=ORANGE, marker="s", linestyle="--", label="its ΔW, cut")
     axes.plot(place, [lora[r] for r in ranks], color=BLUE, marker="o", label="LoRA")
-    style(axes, "Accuracy on the new skill", "rank")
-    axes.set_xticks(list(place), [str(r) for r in ranks])
-    axes.set_ylim(-0.05, 1.1)
-    axes.set_yticks([0, 0.5, 1])
-    axes.legend(fontsize=8, loc="lower right", framealpha=0.9)
+    key(figure, 0.8, 0.2, "⋯", GREY, "full fine-tune")
+    key(figure, 0.8, 0.167, "■", ORANGE, "its ΔW, cut")
+    key(figure, 0.8, 0.134, "●", BLUE, "LoRA")

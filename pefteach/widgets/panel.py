@@ -5,14 +5,27 @@ from __future__ import annotations
 import base64
 import html
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import ipywidgets as widgets
 import torch
-from matplotlib.figure import Figure
 
-from pefteach.figures.style import new_figure, png
+from pefteach.figures.style import new_figure, png, wipe
+
+_DRAWING = threading.RLock()  # one panel at a time: torch's number of threads belongs to all of them
+
+
+@contextmanager
+def _one_core() -> Iterator[None]:
+    """Keep torch to one core: a move computes little, and two cores would mostly wait for each other."""
+    cores = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(cores)
 
 
 class Panel(widgets.VBox):
@@ -23,8 +36,8 @@ class Panel(widgets.VBox):
     so an exported page, where no kernel runs, still shows it.
 
     Args:
-        draw: ``draw(figure, **values)`` fills an empty figure and returns one sentence that says what it shows;
-            the sentence stands under the picture and is its alternative text.
+        draw: ``draw(figure, **values)`` fills an empty (or wiped) figure and returns one sentence that says what it
+            shows; the sentence stands under the picture and is its alternative text.
         question: above the controls.
         look_for: under the picture.
         size: width and height in inches, at 100 dpi.
@@ -40,7 +53,7 @@ class Panel(widgets.VBox):
         size: tuple[float, float] = (6.4, 3.2),
         **controls: widgets.Widget,
     ):
-        self._draw, self._size, self._lock = draw, size, threading.RLock()
+        self._draw, self._figure = draw, new_figure(*size)
         self.controls = controls
         self.image = widgets.Image(format="png", layout=widgets.Layout(width=f"{size[0] * 100:.0f}px", height="auto"))
         self.caption = widgets.HTML()
@@ -59,10 +72,11 @@ class Panel(widgets.VBox):
         return {name: control.value for name, control in self.controls.items()}
 
     def _update(self, _: Any = None) -> None:
-        with self._lock, torch.no_grad():  # gradient mode belongs to a thread, and this may be another one
-            figure: Figure = new_figure(*self._size)
-            self.says = self._draw(figure, **self.values)
-            self.image.value = png(figure)
+        # Gradient mode belongs to a thread, and this may be another one.
+        with _DRAWING, torch.no_grad(), _one_core():
+            wipe(self._figure)
+            self.says = self._draw(self._figure, **self.values)
+            self.image.value = png(self._figure)
             self.image.alt = self.says
             self.caption.value = html.escape(self.says)
 

@@ -67,5 +67,7 @@ def test_the_curves_are_in_the_order_of_rank_and_not_exchanged(drawn):
     curves = {line.get_label(): list(line.get_ydata()) for line in axes.lines}
     assert curves["its ΔW, cut"] == [0.1, 0.5, 0.9] and curves["LoRA"] == [0.7, 0.8, 1.0]
     assert curves["full fine-tune"] == [0.95, 0.95]
-    assert [t.get_text() for t in axes.get_xticklabels()] == ["1", "4", "16"]
-    assert axes.lines[0].get_xdata()[0] == 0  # the bar behind stands at the first of the three ranks
+    assert [t.get_text() for t in axes.texts[:3]] == ["1", "4", "16"]
+    assert [t.get_position()[0] for t in axes.texts[:3]] == list(axes.lines[-1].get_xdata()) == [0, 1, 2]
+    band = next(line for line in axes.lines if line.get_linewidth() == 8)
+    assert band.get_xdata()[0] == 0  # it stands at the first of the three ranks

@@ -107,3 +107,26 @@ def test_pyplot_is_left_alone(panel):
 
     panel.controls["rank"].value = 3
     assert matplotlib.pyplot.get_fignums() == []
+
+
+def test_a_moved_panel_shows_what_a_new_one_shows():
+    """The figure is used again: nothing of the last picture may show through."""
+    from pefteach.widgets.memory import memory_explorer
+
+    moved, new = memory_explorer(), memory_explorer()
+    for value in ("BitFit", "norms", "full fine-tuning"):
+        moved.controls["method"].value = value
+    assert moved.image.value == new.image.value
+
+
+def test_a_move_gives_torch_its_cores_back():
+    cores, seen = torch.get_num_threads(), []
+    torch.set_num_threads(3)
+    try:
+        panel = Panel(
+            lambda figure, rank: seen.append(torch.get_num_threads()) or "", question="?", rank=widgets.IntSlider()
+        )
+        panel.controls["rank"].value = 2
+        assert seen == [1, 1] and torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(cores)
