@@ -103,6 +103,19 @@ def parity(
 
 
 @app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(help="The folder of an adapter, written by peft, adapters or pefteach.")],
+    out: Annotated[Path, typer.Argument(help="A new folder.")],
+    to: Annotated[str, typer.Option(help="peft, adapters, or merged: the whole model with it in the weights.")],
+    model: Annotated[str | None, typer.Option(help="A Hugging Face model; the course's base if none.")] = None,
+) -> None:
+    """Write an adapter in another library's format, or merge it into its model."""
+    from pefteach.interop.convert import convert as run
+
+    print(run(source, out, to, model))
+
+
+@app.command()
 def mutants(json: Json = False) -> None:
     """Write every technique wrong in the ways people do, and print which tests notice."""
     from pefteach.paths import ROOT
@@ -119,8 +132,12 @@ def mutants(json: Json = False) -> None:
 
 
 def main() -> None:
-    """Run a command; a mistake in what it was given becomes one sentence."""
+    """Run a command; a mistake in what it was given, or a package that is missing, becomes one sentence."""
     try:
         app()
+    except ModuleNotFoundError as error:
+        if (error.name or "pefteach").startswith("pefteach"):
+            raise
+        sys.exit(f"pefteach: no package {error.name} is installed: run `pip install -e '.[test]'` in the repository")
     except (ValueError, OSError) as error:
         sys.exit(f"pefteach: {error}")

@@ -20,6 +20,19 @@ def python() -> str:
     return platform.python_version()
 
 
+def versions() -> str:
+    from importlib.metadata import requires, version
+
+    from packaging.requirements import Requirement
+
+    needed = [each for each in map(Requirement, requires("pefteach") or []) if not each.marker]  # an extra is a marker
+    for each in needed:
+        found = version(each.name)
+        if not each.specifier.contains(found, prereleases=True):
+            sys.exit(f"{each.name} is {found}, and the course needs {each}")
+    return f"{len(needed)} packages, none too old or too new"
+
+
 def torch() -> str:
     import torch
 
@@ -111,16 +124,17 @@ class Check:
 
 CHECKS = (
     Check("Python", python, "install Python 3.10 or newer"),
+    Check("versions", versions, "pip install -e . in the repository"),
     Check("torch", torch, "pip install torch"),
     Check("transformers", transformers, "pip install 'transformers>=4.50,<5'"),
     Check("peft", peft, "pip install peft"),
     Check("JupyterLab", jupyterlab, "pip install jupyterlab ipykernel"),
     Check("explorers", explorers, "pip install ipywidgets matplotlib"),
     Check("base model", base, "clone the whole repository, or git checkout data/base"),
-    Check("lessons", lessons, "clone the whole repository and pip install -e ."),
+    Check("lessons", lessons, "clone the whole repository, and pip install -e . there"),
     Check("GPU", gpu, "nothing to do: every lesson runs on the CPU", needed=False),
-    Check("bitsandbytes", bitsandbytes, "pip install 'pefteach[gpu]' to compare 4-bit weights with it", needed=False),
-    Check("nbgrader", nbgrader, "pip install 'pefteach[grade]' to teach a class", needed=False),
+    Check("bitsandbytes", bitsandbytes, "pip install -e '.[gpu]' to compare 4-bit weights with it", needed=False),
+    Check("nbgrader", nbgrader, "pip install -e '.[grade]' to teach a class", needed=False),
 )
 
 

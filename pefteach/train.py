@@ -57,9 +57,10 @@ class TrainingDiverged(RuntimeError):
 
 def next_token_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Mean cross entropy of the tokens that count. logits (B, T, V), labels (B, T) with -100 to skip."""
-    predicted, wanted = logits[:, :-1], labels[:, 1:]
-    counted = wanted != IGNORE
-    return F.cross_entropy(predicted[counted].float(), wanted[counted])
+    # Shift the labels, not the logits: cutting a position off those would copy all (B, T, V) numbers on the way back.
+    wanted = F.pad(labels[:, 1:], (0, 1), value=IGNORE).flatten()  # (B·T,): the last position of a row predicts nothing
+    counted = (wanted != IGNORE).nonzero().squeeze(1)
+    return F.cross_entropy(logits.flatten(0, 1).index_select(0, counted).float(), wanted[counted])
 
 
 SCHEDULES: dict[str, Callable[[float], float]] = {
@@ -136,12 +137,15 @@ def fit(
             raise ValueError("the data set is empty: there is nothing to train on")
         data = batches_of(data, batch_size, seed)
     learning_rate(0, steps, lr, schedule, warmup)  # refuse an unknown schedule now, not after an hour
+    active = [adapter for adapter in adapters(model).values() if adapter.active]
+    scales = {id(p) for adapter in active if not adapter.method.decays for p in adapter.tensors().values()}
     parameters: list[Tensor] = list(named.values())
-    decayed = [p for p in parameters if p.ndim > 1]  # never pull biases, norms and scales towards zero
-    rest = [p for p in parameters if p.ndim <= 1]
+    decayed = [p for p in parameters if p.ndim > 1 and id(p) not in scales]
+    rest = [p for p in parameters if p.ndim <= 1 or id(p) in scales]  # never pull biases, norms and scales towards zero
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW([g for g in groups if g["params"]], lr=lr, betas=betas, foreach=True)
-    start = _resume(checkpoint, named, optimizer) if checkpoint and Path(checkpoint).exists() else 0
+    remembered = {f"{a.name}.{key}": tensor for a in active for key, tensor in a.state().items()}
+    start = _resume(checkpoint, named, optimizer, remembered) if checkpoint and Path(checkpoint).exists() else 0
     torch.manual_seed(seed)
 
     device, history = parameters[0].device, History()
@@ -158,7 +162,7 @@ def fit(
             labels = batch.pop("labels")
             loss = next_token_loss(model(**batch).logits, labels)
             total = loss
-            for adapter in adapters(model).values():
+            for adapter in active:
                 total = total + adapter.penalty()
             optimizer.zero_grad()
             total.backward()
@@ -172,19 +176,18 @@ def fit(
             with torch.no_grad():
                 torch._foreach_copy_(good, parameters)
             optimizer.step()
-            for adapter in adapters(model).values():
+            for adapter in active:
                 adapter.after_step(step, steps)
             tokens = int(labels.numel())
             history.rows.append(
                 {"step": step, "loss": value, "lr": optimizer.param_groups[0]["lr"], "grad_norm": norm.item(),
                  "tokens": tokens, "seconds": time.monotonic() - began}
             )  # fmt: skip
-            bar.set_postfix(
-                loss=f"{value:.3f}", tokens_per_s=f"{tokens * len(history.rows) / (time.monotonic() - began):,.0f}"
-            )
-            bar.update()
+            rate = tokens * len(history.rows) / (time.monotonic() - began)
+            bar.set_postfix(loss=f"{value:.3f}", tokens_per_s=f"{rate:,.0f}", refresh=False)
+            bar.update()  # draws both, though not at every step
             if checkpoint and time.monotonic() - saved > checkpoint_seconds:
-                _save(checkpoint, named, optimizer, step + 1)
+                _save(checkpoint, named, optimizer, remembered, step + 1)
                 saved = time.monotonic()
             if metric and (step + 1) % metric_every == 0:
                 history.metrics.append((step + 1, metric(model)))
@@ -196,7 +199,7 @@ def fit(
         bar.close()
         model.train(was_training)
     if checkpoint:
-        _save(checkpoint, named, optimizer, start + len(history.rows))
+        _save(checkpoint, named, optimizer, remembered, start + len(history.rows))
     return history
 
 
@@ -235,9 +238,16 @@ def _bar(label: str | None, **settings: Any) -> tqdm:
     return tqdm(disable=True, **settings) if label is None else tqdm(desc=label, leave=False, **settings)
 
 
-def _save(file: Path, named: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer, step: int) -> None:
-    """Weights, AdamW's two moments and the step, written beside and then moved into place."""
+def _save(
+    file: Path,
+    named: dict[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    remembered: dict[str, Tensor],
+    step: int,
+) -> None:
+    """Weights, AdamW's two moments, what adapters remember and the step, written beside and then moved into place."""
     tensors = {f"weight:{name}": p.detach() for name, p in named.items()}
+    tensors |= {f"state:{name}": tensor for name, tensor in remembered.items()}
     for name, p in named.items():
         for key, value in optimizer.state[p].items():
             tensors[f"{key}:{name}"] = value
@@ -248,19 +258,24 @@ def _save(file: Path, named: dict[str, nn.Parameter], optimizer: torch.optim.Opt
     partial.replace(file)
 
 
-def _resume(file: Path, named: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> int:
+def _resume(
+    file: Path, named: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer, remembered: dict[str, Tensor]
+) -> int:
     try:
         with safe_open(file, "pt") as stored:
             found = {k: stored.get_tensor(k) for k in stored.keys()}
             step = json.loads(stored.metadata()["run"])["step"]
     except (SafetensorError, TypeError, KeyError) as error:
         raise ValueError(f"{file} is damaged or no training checkpoint ({error}); remove it to begin again") from None
-    shapes = {k.removeprefix("weight:"): v.shape for k, v in found.items() if k.startswith("weight:")}
-    if shapes != {name: p.shape for name, p in named.items()}:
+    targets: dict[str, Tensor] = {f"weight:{name}": p for name, p in named.items()}
+    targets |= {f"state:{name}": tensor for name, tensor in remembered.items()}
+    shapes = {k: v.shape for k, v in found.items() if k.startswith(("weight:", "state:"))}
+    if shapes != {key: tensor.shape for key, tensor in targets.items()}:
         raise ValueError(f"{file} belongs to another model or method; remove it to begin again")
     with torch.no_grad():
+        for key, tensor in targets.items():
+            tensor.copy_(found[key])
         for name, p in named.items():
-            p.copy_(found[f"weight:{name}"])
             optimizer.state[p] = {key: found[f"{key}:{name}"].to(p.device if key != "step" else "cpu")
                                   for key in ("step", "exp_avg", "exp_avg_sq") if f"{key}:{name}" in found}  # fmt: skip
     return step

@@ -4,8 +4,10 @@ import subprocess
 import sys
 
 import pytest
+from fakes import block
 from typer.testing import CliRunner
 
+from pefteach import cli
 from pefteach.cli import app
 
 HEAVY = ("torch", "transformers", "peft", "bitsandbytes", "matplotlib", "ipywidgets", "jupyterlab")
@@ -35,10 +37,44 @@ def test_every_command_explains_itself(command):
     assert done.exit_code == 0 and "Usage" in done.output
 
 
-def test_a_mistake_is_one_sentence():
-    done = pefteach("bench", "speed")
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["bench", "speed"], "no benchmark is called 'speed': choose one of lessons, methods, "),
+        (["build", "7_lora"], "no lesson is called '7_lora'; there are: 01_transformer_review, "),
+        (["build", "--check", "7_lora"], "no lesson is called '7_lora'; there are: 01_transformer_review, "),
+        (["lab", "--port", "70000"], "a port is a number from 1 to 65535, not 70000"),
+        (["card", "nowhere"], "no base at nowhere: clone the whole repository"),
+    ],
+)
+def test_a_mistake_is_one_sentence(arguments, sentence):
+    done = pefteach(*arguments)
     assert done.returncode == 1 and done.stdout == ""
-    assert done.stderr == ("pefteach: no benchmark is called 'speed': choose one of lessons, methods, start, widgets\n")
+    assert done.stderr.startswith(f"pefteach: {sentence}") and done.stderr.count("\n") == 1
+
+
+def test_a_missing_package_is_one_sentence(monkeypatch, tmp_path):
+    block(monkeypatch, tmp_path, "jupytext")
+    done = pefteach("build", "--check")
+    assert done.returncode == 1 and done.stdout == ""
+    assert (
+        done.stderr == "pefteach: no package jupytext is installed: run `pip install -e '.[test]'` in the repository\n"
+    )
+
+
+def test_a_fault_of_ours_is_not_taken_for_a_missing_package(monkeypatch):
+    def app():
+        raise ModuleNotFoundError("No module named 'pefteach.biuld'", name="pefteach.biuld")
+
+    monkeypatch.setattr(cli, "app", app)
+    with pytest.raises(ModuleNotFoundError, match="biuld"):
+        cli.main()
+
+
+def test_it_works_from_any_folder(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    done = pefteach("build", "--check", "7_lora")
+    assert "there are: 01_transformer_review" in done.stderr
 
 
 def test_an_unknown_command_is_refused():

@@ -1,5 +1,6 @@
 """The course in JupyterLab: who may open it, what it says when it cannot start, and how it ends."""
 
+import errno
 import json
 import os
 import pty
@@ -128,6 +129,16 @@ def test_a_port_in_use(course, monkeypatch):
         port = taken.getsockname()[1]
         with pytest.raises(OSError, match=rf"^port {port} is in use .*--port$"):
             lab.open_lab(port, browser=False)
+
+
+def test_a_port_that_is_not_allowed(course, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(lab, "COURSE", course)
+    monkeypatch.setattr(lab.socket, "create_server", refuse)
+    with pytest.raises(OSError, match=r"^cannot listen on port 80 \(Permission denied\): .*--port$"):
+        lab.open_lab(80, browser=False)
 
 
 @pytest.mark.parametrize("port", [0, -1, 65536])

@@ -54,7 +54,7 @@ def load_adapter(model: nn.Module, folder: str | Path, name: str = "default") ->
         if not file.exists():
             raise FileNotFoundError(f"no {file.name} in {folder}")
     method = _method(json.loads((folder / CONFIG).read_text(encoding="utf-8")), folder)
-    tensors = _read(folder / WEIGHTS)
+    tensors = read_tensors(folder / WEIGHTS)
 
     def fill(adapter: Adapter) -> None:
         try:
@@ -66,16 +66,21 @@ def load_adapter(model: nn.Module, folder: str | Path, name: str = "default") ->
 
 
 def _method(config: dict, folder: Path) -> Method:
-    kind = config.get("peft_type") or config.get("method")
     for method in METHODS:
-        if kind in (method.peft_type, method.__name__):
+        if method.reads(config):
             return method.from_peft(config)
+    kind = config.get("peft_type") or config.get("method")
     raise ValueError(
         f"{folder / CONFIG} describes {kind!r}; this version opens {', '.join(m.__name__ for m in METHODS)}"
     )
 
 
-def _read(file: Path) -> dict[str, Tensor]:
+def read_tensors(file: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, by name.
+
+    Raises:
+        ValueError: a damaged file, or one that was altered after we wrote it.
+    """
     try:
         with safe_open(file, "pt") as stored:
             tensors = {key: stored.get_tensor(key) for key in stored.keys()}

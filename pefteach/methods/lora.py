@@ -46,6 +46,7 @@ class LoRA(Method):
     peft_type: ClassVar[str] = "LORA"
     formula: ClassVar[str] = "Σ r (in + out)"
     can_merge: ClassVar[bool] = True
+    use_dora: ClassVar[bool] = False  # peft's files have DoRA as a kind of LoRA
 
     def trained_parameters(self, model: nn.Module) -> int:
         return sum(self.rank * sum(linear_shape(layer)) for layer in find_linear(model, self.target_modules).values())
@@ -55,18 +56,11 @@ class LoRA(Method):
         return self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
 
     def build(self, model: nn.Module, name: str) -> PartsAdapter:
-        if self.alpha <= 0:
-            raise ValueError(f"alpha must be above 0, not {self.alpha}")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout must be at least 0 and below 1, not {self.dropout}")
-        layers = find_linear(model, self.target_modules)
-        for path, layer in layers.items():
-            limit = min(linear_shape(layer))
-            if not 1 <= self.rank <= limit:
-                raise ValueError(
-                    f"rank must be between 1 and {limit} for {path} {linear_shape(layer)}, not {self.rank}"
-                )
-        return PartsAdapter(self, model, name, {path: LoRAPart(layer, self) for path, layer in layers.items()})
+        layers = low_rank_layers(model, self.target_modules, self.rank, self.alpha, self.dropout)
+        return PartsAdapter(self, model, name, {path: self.part(layer) for path, layer in layers.items()})
+
+    def part(self, layer: nn.Module) -> LowRankPart:
+        return LoRAPart(layer, self)
 
     def to_peft(self) -> dict:
         targets = self.target_modules
@@ -76,8 +70,13 @@ class LoRA(Method):
             "lora_alpha": self.alpha,
             "lora_dropout": self.dropout,
             "use_rslora": self.rslora,
+            "use_dora": self.use_dora,
             "target_modules": targets if isinstance(targets, str) else list(targets),
         }
+
+    @classmethod
+    def reads(cls, config: dict) -> bool:
+        return super().reads(config) and bool(config.get("use_dora")) == cls.use_dora
 
     @classmethod
     def from_peft(cls, config: dict) -> LoRA:
@@ -90,10 +89,48 @@ class LoRA(Method):
         )
 
 
-class LoRAPart(Part):
-    """The two thin matrices beside one linear layer. They stay in float32 whatever the base's precision."""
+def low_rank_layers(
+    model: nn.Module, target_modules: str | Sequence[str], rank: int, alpha: float, dropout: float
+) -> dict[str, nn.Module]:
+    """The layers by path, once the settings are in range; LoRA's relatives have the same."""
+    if alpha <= 0:
+        raise ValueError(f"alpha must be above 0, not {alpha}")
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout must be at least 0 and below 1, not {dropout}")
+    layers = find_linear(model, target_modules)
+    for path, layer in layers.items():
+        limit = min(linear_shape(layer))
+        if not 1 <= rank <= limit:
+            raise ValueError(f"rank must be between 1 and {limit} for {path} {linear_shape(layer)}, not {rank}")
+    return layers
 
-    combines = "adds"
+
+class LowRankPart(Part):
+    """Adds ΔW x to a linear layer, with ΔW a product of thin matrices: what LoRA and its relatives share."""
+
+    combines: ClassVar[str | None] = "adds"
+    dropout: float
+
+    def forward(self, call: Callable, x: Tensor) -> Tensor:  # (..., in) -> (..., out)
+        y = call(x)
+        return y + self.update(F.dropout(x, self.dropout, self.training)).to(y.dtype)
+
+    def update(self, x: Tensor) -> Tensor:
+        """ΔW x, in the precision of the thin matrices."""
+        raise NotImplementedError
+
+    def delta_weight(self) -> Tensor:
+        """ΔW, (out, in)."""
+        raise NotImplementedError
+
+    def merged_weight(self, layer: Any) -> Tensor:
+        delta = self.delta_weight()
+        delta = delta if isinstance(layer, nn.Linear) else delta.T  # Conv1D stores (in, out)
+        return (layer.weight + delta).to(layer.weight.dtype)
+
+
+class LoRAPart(LowRankPart):
+    """The two thin matrices beside one linear layer. They stay in float32 whatever the base's precision."""
 
     def __init__(self, layer: nn.Module, method: LoRA):
         super().__init__()
@@ -104,19 +141,11 @@ class LoRAPart(Part):
         nn.init.kaiming_uniform_(self.lora_A.weight, a=math.sqrt(5))  # U(-1/√in, 1/√in)
         nn.init.zeros_(self.lora_B.weight)
 
-    def forward(self, call: Callable, x: Tensor) -> Tensor:  # (..., in) -> (..., out)
-        y = call(x)
-        low = self.lora_A(F.dropout(x.to(self.lora_A.weight.dtype), self.dropout, self.training))  # (..., r)
+    def update(self, x: Tensor) -> Tensor:  # s · B A x
+        low = self.lora_A(x.to(self.lora_A.weight.dtype))  # (..., r)
         # Scale the r numbers, not the out. B is laid out as (r, out), because autograd forms its gradient in the layout
         # that it was used in, and low.T @ g (r, out) is several times faster than g.T @ low (out, r).
-        B = self.lora_B.weight.T.contiguous()
-        return y + ((self.scale * low) @ B).to(y.dtype)
+        return (self.scale * low) @ self.lora_B.weight.T.contiguous()
 
-    def delta_weight(self) -> Tensor:
-        """ΔW = s · B A, (out, in)."""
+    def delta_weight(self) -> Tensor:  # s · B A
         return self.scale * self.lora_B.weight @ self.lora_A.weight
-
-    def merged_weight(self, layer: Any) -> Tensor:
-        delta = self.delta_weight()
-        delta = delta if isinstance(layer, nn.Linear) else delta.T  # Conv1D stores (in, out)
-        return (layer.weight + delta).to(layer.weight.dtype)

@@ -43,6 +43,10 @@ class Part(nn.Module):
         """The weight that makes ``layer`` alone behave like layer and part together, in the layer's own layout."""
         raise ValueError(f"{type(self).__name__} is not linear in the weight, so it cannot be merged into it")
 
+    def merged_bias(self, layer: Any) -> Tensor:
+        """The bias that goes with it: the layer's own, unless the part acts on the bias as well."""
+        return layer.bias
+
 
 class Adapted(nn.Module):
     """Stands where a module of the base stood, and leads its call through the active parts."""
@@ -54,7 +58,7 @@ class Adapted(nn.Module):
 
     def forward(self, *args, **kwargs):
         if self.rows is not None:
-            return self._row_by_row(*args, **kwargs)
+            return self._row_by_row(self.rows, *args, **kwargs)
         return self._through(self.active)(*args, **kwargs)
 
     def _through(self, names: Sequence[str]) -> Callable:
@@ -63,14 +67,17 @@ class Adapted(nn.Module):
             call = _around(self.parts[name], call)
         return call
 
-    def _row_by_row(self, x: Tensor) -> Tensor:
-        """Every row (B, ...) through the part of its own adapter, or through none."""
-        y = None
-        for name in dict.fromkeys(self.rows):
-            chosen = torch.tensor([i for i, other in enumerate(self.rows) if other == name], device=x.device)
-            result = self._through([name] if name in self.parts else [])(x[chosen])
-            y = x.new_empty(len(x), *result.shape[1:], dtype=result.dtype) if y is None else y
-            y = y.index_copy(0, chosen, result)
+    def _row_by_row(self, rows: tuple[str | None, ...], x: Tensor) -> Tensor:
+        """Every row of x (B, ...) through the part of its own adapter, or through none."""
+        if len(x) != len(rows):
+            raise ValueError(f"the batch has {len(x)} rows, but mixed_batch was given {len(rows)} names")
+        y = self.base_layer(x)  # the frozen layer sees all rows at once
+        for name in dict.fromkeys(row for row in rows if row in self.parts):
+            places = torch.tensor([i for i, row in enumerate(rows) if row == name], device=x.device)
+            own_x, own_y = x[places], y[places]
+            # Most parts call the layer on the input they were given, and that has been computed.
+            call = lambda z, own_x=own_x, own_y=own_y: own_y if z is own_x else self.base_layer(z)
+            y[places] = self.parts[name](call, own_x)
         return y
 
     def __getattr__(self, name: str) -> Any:  # q_proj.weight, q_proj.in_features … are still the layer's
@@ -91,6 +98,7 @@ class Method:
     formula: ClassVar[str] = ""  # how many parameters it trains, in the paper's symbols
     starts_as_base: ClassVar[bool] = True  # whether a fresh adapter leaves the model's output as it was
     can_merge: ClassVar[bool] = False  # whether it can be written into the base's weights
+    decays: ClassVar[bool] = True  # whether weight decay may pull its matrices towards zero
 
     def trained_parameters(self, model: nn.Module) -> int:
         """The value of ``formula`` on this model, from its shapes alone."""
@@ -107,6 +115,11 @@ class Method:
     def to_peft(self) -> dict:
         """Its settings as ``adapter_config.json`` has them."""
         raise NotImplementedError
+
+    @classmethod
+    def reads(cls, config: dict) -> bool:
+        """Whether an ``adapter_config.json`` describes this method."""
+        return (config.get("peft_type") or config.get("method", "")) in (cls.peft_type, cls.__name__)
 
     @classmethod
     def from_peft(cls, config: dict) -> Method:
@@ -152,6 +165,10 @@ class Adapter:
         for key, tensor in tensors.items():
             wanted[key].copy_(tensor)
 
+    def state(self) -> Mapping[str, Tensor]:
+        """What it remembers from step to step besides ``tensors()``; a checkpoint of the training keeps it."""
+        return {}
+
     def clash(self, other: Adapter) -> str | None:
         """The place where this adapter and another, active together, would depend on their order; None if nowhere."""
         return None
@@ -187,13 +204,13 @@ class Adapter:
 class PartsAdapter(Adapter):
     """An adapter made of parts, one per module path."""
 
-    def __init__(self, method: Method, model: nn.Module, name: str, parts: dict[str, Part]):
+    def __init__(self, method: Method, model: nn.Module, name: str, parts: Mapping[str, Part]):
         super().__init__(method, model, name)
-        self.parts = parts
-        self._originals: dict[str, Tensor] = {}
+        self.parts: Mapping[str, Part] = parts
+        self._originals: dict[nn.Parameter, Tensor] = {}
         for path, part in parts.items():
-            module = plain_module(model, path)
-            part.to(next(module.parameters()).device).train(model.training)
+            tensors = itertools.chain(plain_module(model, path).parameters(), model.parameters())  # a dropout has none
+            part.to(next(tensors).device).train(model.training)
 
     def tensors(self) -> dict[str, nn.Parameter]:
         return {
@@ -202,11 +219,14 @@ class PartsAdapter(Adapter):
             for key, parameter in part.named_parameters()
         }
 
+    def state(self) -> dict[str, Tensor]:
+        return {f"{path}.{key}": b for path, part in self.parts.items() for key, b in part.named_buffers()}
+
     def clash(self, other: Adapter) -> str | None:
         if not isinstance(other, PartsAdapter):
             return None
-        for path in self.parts.keys() & other.parts.keys():
-            if None is self.parts[path].combines or self.parts[path].combines != other.parts[path].combines:
+        for path, part in self.parts.items():
+            if path in other.parts and (part.combines is None or part.combines != other.parts[path].combines):
                 return path or "the whole model"
         return None
 
@@ -237,18 +257,25 @@ class PartsAdapter(Adapter):
 
     @torch.no_grad()
     def merge(self) -> None:
+        if not self.method.can_merge:
+            super().merge()
         if not self.active:
             raise ValueError(f"adapter {self.name!r} is switched off: activate it before merging")
         if any(a.merged for a in adapters(self.model).values()):
             raise ValueError("an adapter is merged already: unmerge it first, or its effect would count twice")
-        new = {path: part.merged_weight(plain_module(self.model, path)) for path, part in self.parts.items()}
-        for path, weight in new.items():
-            if not weight.isfinite().all():
-                raise ValueError(f"merging would write values that are not finite into {path}")
-        for path, weight in new.items():
+        new: dict[nn.Parameter, Tensor] = {}
+        for path, part in self.parts.items():
             layer = plain_module(self.model, path)
-            self._originals[path] = layer.weight.detach().clone()  # subtracting again would not be bit-exact
-            layer.weight.copy_(weight)
+            weight = part.merged_weight(layer)  # a part that cannot be merged says so here
+            values = {layer.weight: weight}
+            if layer.bias is not None:
+                values[layer.bias] = part.merged_bias(layer)
+            if not all(value.isfinite().all() for value in values.values()):
+                raise ValueError(f"merging would write values that are not finite into {path}")
+            new |= values
+        for parameter, value in new.items():
+            self._originals[parameter] = parameter.detach().clone()  # computing it back would not be bit-exact
+            parameter.copy_(value)
         self.merged = True
         self._show(False)
 
@@ -256,8 +283,8 @@ class PartsAdapter(Adapter):
     def unmerge(self) -> None:
         if not self.merged:
             super().unmerge()
-        for path, weight in self._originals.items():
-            plain_module(self.model, path).weight.copy_(weight)
+        for parameter, value in self._originals.items():
+            parameter.copy_(value)
         self._originals, self.merged = {}, False
         self._show(self.active)
 
@@ -370,8 +397,9 @@ def activate(model: nn.Module, *names: str) -> None:
     for name, adapter in known.items():  # off first: in-place adapters hand the base's values back
         if name not in names:
             adapter.switch(False)
-    for name in names:
-        known[name].switch(True)
+    for name, adapter in known.items():  # in the order of attachment: the same choice gives the same bits
+        if name in names:
+            adapter.switch(True)
 
 
 def detach(model: nn.Module, name: str = "default") -> None:
@@ -396,25 +424,29 @@ def mixed_batch(model: nn.Module, names: Sequence[str | None]) -> Iterator[None]
         names: one adapter's name per row, None for the bare base. Which adapters are active does not matter inside.
 
     Raises:
-        ValueError: an unknown name, or an adapter that acts on more than linear layers.
+        ValueError: an unknown name, an adapter that acts on more than linear layers, or, when the model is called,
+            a batch with another number of rows.
     """
-    for name in dict.fromkeys(filter(None, names)):
-        adapter = find_adapter(model, name)
+    chosen = {name: find_adapter(model, name) for name in names if name is not None}
+    for name, adapter in chosen.items():
         if not isinstance(adapter, PartsAdapter) or not all(is_linear(plain_module(model, p)) for p in adapter.parts):
             raise ValueError(
                 f"adapter {name!r} does not act on linear layers alone, so rows cannot take it or leave it"
             )
     active = [name for name, adapter in adapters(model).items() if adapter.active]
+    merged = [adapter for adapter in adapters(model).values() if adapter.merged]
     activate(model)  # in-place adapters hand the base's values back, and merged ones come apart
-    adapted = [module for module in model.modules() if isinstance(module, Adapted)]
+    before = {module: module.rows for module in model.modules() if isinstance(module, Adapted)}
     try:
-        for module in adapted:
-            module.rows = tuple(names)
+        for module in before:
+            module.rows = tuple(names) if module.parts.keys() & chosen.keys() else None
         yield
     finally:
-        for module in adapted:
-            module.rows = None
+        for module, rows in before.items():
+            module.rows = rows
         activate(model, *active)
+        for adapter in merged:
+            adapter.merge()
 
 
 def is_linear(module: nn.Module) -> bool:
@@ -440,7 +472,7 @@ def _adapted(model: Any, path: str) -> Adapted:
     if not isinstance(module, Adapted):
         module = Adapted(module)
         parent, _, name = path.rpartition(".")
-        setattr(model.get_submodule(parent), name, module)
+        setattr(plain_module(model, parent), name, module)  # the parent may be wrapped too
     return module
 
 
@@ -449,4 +481,4 @@ def _restore(model: nn.Module, path: str) -> None:
         del model.forward, model.adapted_call
         return
     parent, _, name = path.rpartition(".")
-    setattr(model.get_submodule(parent), name, model.get_submodule(path).base_layer)
+    setattr(plain_module(model, parent), name, model.get_submodule(path).base_layer)

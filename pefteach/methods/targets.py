@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from pefteach.methods.method import Adapted, is_linear, plain_module
 
@@ -38,6 +38,18 @@ def linear_shape(layer: Any) -> tuple[int, int]:
     return (layer.in_features, layer.out_features) if isinstance(layer, nn.Linear) else tuple(layer.weight.shape)
 
 
+def output_layer(model: Any) -> nn.Module | None:
+    """The layer that scores the vocabulary; None in a model that has none."""
+    head = getattr(model, "get_output_embeddings", lambda: getattr(model, "lm_head", None))()
+    return head.base_layer if isinstance(head, Adapted) else head
+
+
+def plain_state(model: nn.Module) -> dict[str, Tensor]:
+    """The model's tensors under the names they have without adapters, and none of the adapters'."""
+    state = model.state_dict()
+    return {key.replace("base_layer.", ""): tensor for key, tensor in state.items() if ".parts." not in key}
+
+
 def find_linear(model: nn.Module, target_modules: str | Sequence[str]) -> dict[str, nn.Module]:
     """The linear layers that are meant, by path.
 
@@ -48,8 +60,7 @@ def find_linear(model: nn.Module, target_modules: str | Sequence[str]) -> dict[s
     Raises:
         ValueError: a name that fits no linear layer; the message lists the names that exist, nearest first.
     """
-    head = getattr(model, "get_output_embeddings", lambda: getattr(model, "lm_head", None))()
-    head = head.base_layer if isinstance(head, Adapted) else head
+    head = output_layer(model)
     linear = {path: m for path, m in base_modules(model) if is_linear(m)}
     if target_modules == "all-linear":
         return {path: m for path, m in linear.items() if m is not head}
@@ -72,11 +83,31 @@ def find_linear(model: nn.Module, target_modules: str | Sequence[str]) -> dict[s
 def find_blocks(model: nn.Module) -> dict[str, nn.Module]:
     """The blocks of a model by path, first to last: its longest list of modules (model.layers, transformer.h …).
 
+    A list inside a block is not meant, however long: T5's blocks are lists of two or three layers.
+
     Raises:
         ValueError: a model without any list of modules.
     """
     lists = {path: module for path, module in base_modules(model) if isinstance(module, nn.ModuleList)}
     if not lists:
         raise ValueError("this model has no list of blocks")
-    path, blocks = max(lists.items(), key=lambda item: len(item[1]))
+    outer = {path: m for path, m in lists.items() if not any(path.startswith(f"{other}.") for other in lists)}
+    path, blocks = max(outer.items(), key=lambda item: len(item[1]))
     return {f"{path}.{i}": plain_module(model, f"{path}.{i}") for i in range(len(blocks))}
+
+
+def attention_sizes(model: Any) -> tuple[int, int, int, int]:
+    """(layers L, query heads H, key/value heads G, size d of a head), from the model's ``config``.
+
+    Raises:
+        ValueError: a model without these numbers in its config.
+    """
+    config = getattr(model, "config", None)
+    layers, heads = getattr(config, "num_hidden_layers", None), getattr(config, "num_attention_heads", None)
+    if layers is None or heads is None:
+        raise ValueError(
+            f"{type(model).__name__} does not say its num_hidden_layers and num_attention_heads in a config: "
+            "pass the course's Decoder or a Hugging Face model"
+        )
+    key_heads = getattr(config, "num_key_value_heads", None) or heads  # fewer than H under grouped-query attention
+    return layers, heads, key_heads, getattr(config, "head_dim", None) or config.hidden_size // heads

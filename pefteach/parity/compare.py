@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pefteach.methods import Adapter, attach
+from pefteach.methods.targets import plain_state
 from pefteach.parity.cases import Case
 from pefteach.parity.families import make, make_batch
 from pefteach.parity.reference import REFERENCES, Reference
@@ -39,7 +40,7 @@ def compare(case: Case, family: str) -> Differences:
         AssertionError: the two do not train the same tensors, or one gets no gradient.
     """
     ours, adapter, reference = pair(case, family)
-    batch = make_batch(family)
+    batch = make_batch(family) | dict(case.inputs)
 
     def our_logits() -> Tensor:
         return ours(**batch).logits
@@ -57,7 +58,9 @@ def compare(case: Case, family: str) -> Differences:
         assert tensor.grad.abs().max() > 0, f"the gradient of {key} is zero"
         gradient = max(gradient, (tensor.grad - reference.peers[key].grad).abs().max().item())
     mine = train(our_logits, adapter.penalty, lambda step: adapter.after_step(step, STEPS), tensors, batch)
-    yours = train(their_logits, reference.penalty, reference.after_step, reference.peers, batch)
+    yours = train(
+        their_logits, reference.penalty, lambda step: reference.after_step(step, STEPS), reference.peers, batch
+    )
     apart = max(abs(a - b) for a, b in zip(mine, yours, strict=True))
     training = max(apart, difference(our_logits(), their_logits(), batch))
     merged = _merged(ours, adapter, reference) if adapter.method.can_merge else None
@@ -66,8 +69,7 @@ def compare(case: Case, family: str) -> Differences:
 
 def _merged(ours: nn.Module, adapter: Adapter, reference: Reference) -> float:
     adapter.merge()
-    mine = {key.replace("base_layer.", ""): t for key, t in ours.state_dict().items() if ".parts." not in key}
-    yours = reference.merged()
+    mine, yours = plain_state(ours), reference.merged()
     assert mine.keys() == yours.keys(), "merging leaves other tensors behind"
     return max((mine[key] - yours[key]).abs().max().item() for key in mine)
 

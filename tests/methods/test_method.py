@@ -10,7 +10,18 @@ from torch import nn
 
 from pefteach.corpus.batches import Example
 from pefteach.interop import load_adapter, save_adapter
-from pefteach.methods import BitFit, FullFineTuning, LastLayers, LoRA, Norms, activate, adapters, attach, detach
+from pefteach.methods import (
+    BitFit,
+    FullFineTuning,
+    LastLayers,
+    LoRA,
+    Norms,
+    PromptTuning,
+    activate,
+    adapters,
+    attach,
+    detach,
+)
 from pefteach.methods.method import Method, Part, PartsAdapter
 from pefteach.train import fit
 from pefteach.transformer import Config, Decoder, KVCache, generate
@@ -203,26 +214,7 @@ def test_last_layers_refuses_a_wrong_count(model, count):
         attach(model, LastLayers(count))
 
 
-# The interface must carry the methods still to come. These are their skeletons.
-
-
-class SoftPrompt(Part):
-    """Lengthens the sequence: vectors in front of the embeddings, a longer mask, logits trimmed again."""
-
-    def __init__(self, model, length=3):
-        super().__init__()
-        embedding = model.get_input_embeddings()
-        self.embed, self.prompt = lambda ids: embedding(ids), nn.Parameter(torch.randn(length, 64))
-
-    def forward(self, call, input_ids, attention_mask, past_key_values=None, **kwargs):
-        n, past = len(self.prompt), past_key_values.get_seq_length() if past_key_values is not None else 0
-        x = self.embed(input_ids)
-        mask = torch.cat([attention_mask.new_ones(len(x), n), attention_mask], 1)
-        if past == 0:
-            x = torch.cat([self.prompt.expand(len(x), -1, -1), x], 1)
-        out = call(inputs_embeds=x, attention_mask=mask, past_key_values=past_key_values, **kwargs)
-        out.logits = out.logits[:, -input_ids.shape[1] :]
-        return out
+# The interface must carry methods that act on the whole model, on the cache, or on a module's result.
 
 
 class Prefix(Part):
@@ -263,13 +255,13 @@ class Placed(Method):
 
 
 @pytest.mark.parametrize(
-    "path, part, identity",
-    [("", SoftPrompt, False), ("", Prefix, False), ("model.layers.1.self_attn", Gate, True)],
+    "method, identity",
+    [(PromptTuning(3), False), (Placed("", Prefix), False), (Placed("model.layers.1.self_attn", Gate), True)],
     ids=["prompt", "prefix", "gated attention"],
 )
-def test_the_interface_carries_later_methods(model, batch, path, part, identity):
+def test_the_interface_carries_later_methods(model, batch, method, identity):
     stored, before = snapshot(model), model(**batch).logits
-    attach(model, Placed(path, part))
+    attach(model, method)
     assert torch.allclose(model(**batch).logits, before) == identity
     assert model(**batch).logits.shape == before.shape
     history = train(model, steps=8)

@@ -1,0 +1,204 @@
+"""AdaLoRA: LoRA whose rank moves, while training, to the layers where it matters most.
+
+Zhang et al. 2023, "Adaptive Budget Allocation for Parameter-Efficient Fine-Tuning":
+
+    h = W0 x + s · P Λ Q x,    P: (out, r),  Λ: diagonal, (r,),  Q: (r, in),  s = alpha / r
+
+P Λ Q is shaped like a singular value decomposition, and a penalty keeps P and Q near orthogonal. A triplet (a column
+of P, an entry of Λ, a row of Q) is dropped by setting its entry of Λ to zero; P and Q live on, so it can come back.
+``importance.py`` scores the triplets; the highest of the whole model stay, as many as the budget allows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pefteach.methods.importance import Importance, budget, most_important
+from pefteach.methods.lora import LowRankPart, low_rank_layers
+from pefteach.methods.method import Method, PartsAdapter
+from pefteach.methods.targets import find_linear, linear_shape
+
+PEFT_NAMES = {
+    "initial_rank": "init_r", "target_rank": "target_r", "alpha": "lora_alpha", "dropout": "lora_dropout",
+    "target_modules": "target_modules", "interval": "deltaT", "beta1": "beta1", "beta2": "beta2",
+    "orthogonality": "orth_reg_weight", "rank_pattern": "rank_pattern",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class AdaLoRA(Method):
+    """Settings of AdaLoRA. The length of the schedule is that of the training: ``fit`` tells it.
+
+    Args:
+        initial_rank: r of every layer at the start, at most min(in, out).
+        target_rank: the rank that is left per layer at the end, on average.
+        alpha: the numerator of the scale s, above 0. The scale stays alpha / initial_rank, whatever is dropped.
+        target_modules: which linear layers; see :func:`pefteach.methods.targets.find_linear`.
+        dropout: share of the inputs to Q that is zeroed while training.
+        warmup, final: the shares of the steps before the budget starts to shrink, and after the choice is settled.
+        interval: steps from one choice to the next; in between the dropped triplets may recover.
+        beta1, beta2: how slowly sensitivity and uncertainty change.
+        orthogonality: weight of the penalty in the loss.
+        rank_pattern: which triplets were kept, by name of their Λ; the file of a pruned adapter says it.
+
+    Raises:
+        ValueError: when attached with a setting out of range, or an unknown target.
+    """
+
+    initial_rank: int = 12
+    target_rank: int = 8
+    alpha: float = 32.0
+    target_modules: str | Sequence[str] = ("q_proj", "v_proj")
+    dropout: float = 0.0
+    warmup: float = 0.1
+    final: float = 0.3
+    interval: int = 1
+    beta1: float = 0.85
+    beta2: float = 0.85
+    orthogonality: float = 0.5
+    rank_pattern: Mapping[str, Sequence[bool]] | None = None
+
+    peft_type: ClassVar[str] = "ADALORA"
+    formula: ClassVar[str] = "Σ r (in + out + 1), r the initial rank"
+    can_merge: ClassVar[bool] = True
+
+    def trained_parameters(self, model: nn.Module) -> int:
+        layers = find_linear(model, self.target_modules).items()
+        return sum(sum(self.pattern(path)) * (sum(linear_shape(layer)) + 1) for path, layer in layers)
+
+    def pattern(self, path: str) -> Sequence[bool]:
+        """Which of a layer's initial triplets the adapter starts with: all, unless it was stored after pruning."""
+        return (self.rank_pattern or {}).get(f"{path}.lora_E", [True] * self.initial_rank)
+
+    def phases(self, steps: int) -> tuple[int, int]:
+        """(last step with the full budget, step of the last choice) in a training of so many steps."""
+        end = max(1, steps - round(self.final * steps))
+        return min(round(self.warmup * steps), end - 1), end
+
+    def build(self, model: nn.Module, name: str) -> AdaLoRAAdapter:
+        if not 1 <= self.target_rank <= self.initial_rank:
+            raise ValueError(
+                f"target_rank must be between 1 and initial_rank {self.initial_rank}, not {self.target_rank}"
+            )
+        if self.warmup < 0 or self.final < 0 or self.warmup + self.final >= 1:
+            raise ValueError(
+                f"warmup {self.warmup} and final {self.final} are shares of the training and must add up to less than 1"
+            )
+        if self.interval < 1:
+            raise ValueError(f"interval must be at least 1 step, not {self.interval}")
+        if not (0 < self.beta1 < 1 and 0 < self.beta2 < 1):
+            raise ValueError(f"beta1 and beta2 must be above 0 and below 1, not {self.beta1} and {self.beta2}")
+        if self.orthogonality < 0:
+            raise ValueError(f"orthogonality must be at least 0, not {self.orthogonality}")
+        layers = low_rank_layers(model, self.target_modules, self.initial_rank, self.alpha, self.dropout)
+        return AdaLoRAAdapter(
+            self, model, name, {path: AdaLoRAPart(x, self, sum(self.pattern(path))) for path, x in layers.items()}
+        )
+
+    def to_peft(self, steps: int = 1000) -> dict:
+        """peft counts the schedule in steps; before there was a training, it is given the one of 1000 steps."""
+        start, end = self.phases(steps)
+        settings = {theirs: getattr(self, ours) for ours, theirs in PEFT_NAMES.items()}
+        if not isinstance(self.target_modules, str):
+            settings["target_modules"] = list(self.target_modules)
+        return {"peft_type": self.peft_type, "tinit": start, "tfinal": steps - end, "total_step": steps, **settings}
+
+    @classmethod
+    def from_peft(cls, config: dict) -> AdaLoRA:
+        steps = config["total_step"]
+        settings = {ours: config[theirs] for ours, theirs in PEFT_NAMES.items() if theirs in config}
+        return cls(warmup=config.get("tinit", 0) / steps, final=config.get("tfinal", 0) / steps, **settings)
+
+
+class AdaLoRAPart(LowRankPart):
+    """P, Λ and Q of one linear layer, under peft's names. They stay in float32 whatever the base's precision."""
+
+    importance: Importance
+    kept: Tensor  # (r,), which triplets are not dropped at present
+
+    def __init__(self, layer: nn.Module, method: AdaLoRA, rank: int):
+        super().__init__()
+        fan_in, fan_out = linear_shape(layer)
+        self.scale, self.dropout = method.alpha / (method.initial_rank + 1e-5), method.dropout  # the 1e-5 is peft's
+        self.lora_A = nn.Parameter(torch.randn(rank, fan_in) * 0.02)  # Q
+        self.lora_B = nn.Parameter(torch.randn(fan_out, rank) * 0.02)  # P
+        self.lora_E = nn.Parameter(torch.zeros(rank, 1))  # Λ
+        self.importance = Importance(*self.triplets)
+        self.register_buffer("kept", torch.ones(rank, dtype=torch.bool))
+
+    @property
+    def triplets(self) -> tuple[nn.Parameter, nn.Parameter, nn.Parameter]:
+        return self.lora_A, self.lora_B, self.lora_E
+
+    def update(self, x: Tensor) -> Tensor:  # s · P Λ Q x
+        low = F.linear(x.to(self.lora_A.dtype), self.scale * self.lora_E * self.lora_A)  # (..., r)
+        return low @ self.lora_B.T.contiguous()  # for the reason given in LoRA
+
+    def delta_weight(self) -> Tensor:  # s · P Λ Q
+        return self.scale * self.lora_B @ (self.lora_E * self.lora_A)
+
+
+class AdaLoRAAdapter(PartsAdapter):
+    """Chooses the triplets while training, and stores those that are left."""
+
+    method: AdaLoRA
+    parts: dict[str, AdaLoRAPart]
+    steps = 1000  # of the last training
+
+    def penalty(self) -> Tensor:
+        """γ · the mean of all ‖PᵀP - I‖ and ‖QQᵀ - I‖, as in peft. The paper adds their squares."""
+        gaps = []
+        for part in self.parts.values():
+            one = torch.eye(len(part.lora_E), dtype=part.lora_E.dtype, device=part.lora_E.device)
+            gaps += [(part.lora_A @ part.lora_A.T - one).norm(), (part.lora_B.T @ part.lora_B - one).norm()]
+        return self.method.orthogonality * torch.stack(gaps).mean()
+
+    @torch.no_grad()
+    def after_step(self, step: int, steps: int) -> None:
+        method, parts, self.steps = self.method, list(self.parts.values()), steps
+        start, end = method.phases(steps)
+        if step < end:
+            for part in parts:
+                part.importance.follow(*part.triplets, method.beta1, method.beta2)
+                part.kept.fill_(True)  # nothing is settled yet
+        if step == end or (start < step < end and step % method.interval == 0):
+            total = sum(len(part.kept) for part in parts)
+            count = budget(step, start, end, total, method.target_rank * len(parts))
+            masks = most_important([part.importance.scores() for part in parts], count)
+            for part, mask in zip(parts, masks):
+                part.kept.copy_(mask)
+        for part in parts:
+            part.lora_E.masked_fill_(~part.kept[:, None], 0.0)
+
+    def stored(self) -> dict[str, Tensor]:
+        return {
+            f"base_model.model.{path}.{key}": tensor
+            for path, part in self.parts.items()
+            for key, tensor in (
+                ("lora_A", part.lora_A[part.kept]),
+                ("lora_B", part.lora_B[:, part.kept]),
+                ("lora_E", part.lora_E[part.kept]),
+            )
+        }
+
+    @torch.no_grad()
+    def fill(self, tensors: Mapping[str, Tensor]) -> None:
+        super().fill(tensors)  # refuses what does not fit; stored() are copies, so the values are still to come
+        for path, part in self.parts.items():
+            A, B, E = (tensors[f"base_model.model.{path}.{key}"] for key in ("lora_A", "lora_B", "lora_E"))
+            part.lora_A[part.kept], part.lora_B[:, part.kept], part.lora_E[part.kept] = A, B, E
+
+    def to_peft(self) -> dict:
+        """With the triplets that are left, of those that the method started from."""
+        pattern = {}
+        for path, part in self.parts.items():
+            before = torch.tensor(self.method.pattern(path))
+            pattern[f"{path}.lora_E"] = before.masked_scatter(before, part.kept.cpu()).tolist()
+        whole = all(all(kept) for kept in pattern.values())
+        return self.method.to_peft(self.steps) | {"rank_pattern": None if whole else pattern}

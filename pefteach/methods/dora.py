@@ -1,0 +1,77 @@
+"""DoRA: LoRA that learns the length of every weight row apart from its direction.
+
+Liu et al. 2024, "DoRA: Weight-Decomposed Low-Rank Adaptation", equation 5 and section 4.3:
+
+    W' = m · (W0 + s · B A) / n,    n = ‖W0 + s · B A‖,    m, n: (out,), one per row of W' (out, in)
+
+m starts as the row norms of W0 and B at zero, so W' starts as W0. The gradient takes n for a constant (section 4.3).
+The paper writes the norm "across each column" of a transposed weight; its code takes one per output, as here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pefteach.methods.lora import LoRA, LoRAPart
+from pefteach.methods.targets import find_linear, linear_shape
+
+
+@dataclass(frozen=True)
+class DoRA(LoRA):
+    """Settings of DoRA: those of LoRA, with the same refusals."""
+
+    formula: ClassVar[str] = "Σ r (in + out) + out"
+    use_dora: ClassVar[bool] = True
+
+    def trained_parameters(self, model: nn.Module) -> int:
+        layers = find_linear(model, self.target_modules).values()
+        return super().trained_parameters(model) + sum(linear_shape(layer)[1] for layer in layers)
+
+    def part(self, layer: nn.Module) -> DoRAPart:
+        return DoRAPart(layer, self)
+
+
+class DoRAPart(LoRAPart):
+    """A, B and the row lengths m of one linear layer."""
+
+    combines = None  # each of two DoRAs would want to set the length of the sum
+
+    def __init__(self, layer: Any, method: DoRA):
+        super().__init__(layer, method)
+        self.layer: tuple[Any] = (layer,)  # in a tuple, or the base's layer would count as a module of this one
+        self.to(layer.weight.device)
+        self.lora_magnitude_vector = nn.Parameter(self.direction().norm(dim=1))
+
+    @torch.no_grad()
+    def direction(self) -> Tensor:
+        """W0 + s · B A, (out, in), without a gradient."""
+        layer, A, B = self.layer[0], self.lora_A.weight, self.lora_B.weight
+        weight = layer.weight if isinstance(layer, nn.Linear) else layer.weight.T  # Conv1D stores (in, out)
+        return torch.addmm(weight.to(A.dtype), B, A, alpha=self.scale)
+
+    def forward(self, call: Callable, x: Tensor) -> Tensor:  # (..., in) -> (..., out)
+        if not (self.training and self.dropout):
+            return self.resized(call(x), x)
+        # With dropout, all that DoRA adds to the layer sees the dropped input: the longer or shorter W0 x as well.
+        dropped = F.dropout(x, self.dropout)
+        y = call(dropped)
+        return call(x) + (self.resized(y, dropped) - y)
+
+    def resized(self, y: Tensor, x: Tensor) -> Tensor:
+        """(m/n) · (W0 + s · B A) x + b, from y = W0 x + b."""
+        g = self.lora_magnitude_vector / self.direction().norm(dim=1)
+        z = y + self.update(x)
+        b = self.layer[0].bias
+        # (m/n) · (z - b) + b, written so that the bias costs nothing per token
+        return (g * z if b is None else torch.addcmul((1 - g) * b, g, z)).to(y.dtype)
+
+    def merged_weight(self, layer: Any) -> Tensor:
+        direction = self.direction()
+        weight = (self.lora_magnitude_vector / direction.norm(dim=1))[:, None] * direction
+        return (weight if isinstance(layer, nn.Linear) else weight.T).to(layer.weight.dtype)

@@ -1,0 +1,131 @@
+"""P-tuning: a soft prompt that a small network writes while training, and that is kept without the network.
+
+Liu et al. 2021, "GPT Understands, Too", section 3.2, with the prompt in front of the text as in peft:
+
+    P = MLP([LSTM forwards(H) ; LSTM backwards(H)]),    H: (n, D) -> (n, 2h) -> P: (n, D)
+
+or P = MLP(H), which is peft's default. H and the network are trained together. Every vector then depends on
+shared weights (and, with the LSTM, on its neighbours), which is meant to make the search easier. Once trained, P is a
+constant: a file holds P alone, and what is loaded from one is plain prompt tuning. To go on training with the
+network, use ``fit``'s checkpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from pefteach.methods.prompt_tuning import PromptAdapter, PromptPart, SoftPrompt
+
+
+@dataclass(frozen=True)
+class PTuning(SoftPrompt):
+    """Settings of P-tuning.
+
+    Args:
+        tokens: n, how many vectors.
+        encoder: "mlp" or "lstm".
+        hidden: h, the width of the network; D if None.
+        layers: how many layers the LSTM has.
+        dropout: between the layers of the LSTM, while training.
+
+    Raises:
+        ValueError: when attached with settings out of range, or to a model without a place for a prompt.
+    """
+
+    encoder: str = "mlp"
+    hidden: int | None = None
+    layers: int = 2
+    dropout: float = 0.0
+
+    peft_type: ClassVar[str] = "P_TUNING"
+    formula: ClassVar[str] = "n D + the network"
+
+    def trained_parameters(self, model: Any) -> int:
+        D = model.get_input_embeddings().weight.shape[1]
+        n, h = self.tokens, self.hidden or D
+        if self.encoder == "mlp":
+            return n * D + (D * h + h) + (h * h + h) + (h * D + D)
+        # Per direction and layer four gates, each with a weight for the input, one for the state, and two biases.
+        first, later = 2 * 4 * (D * h + h * h + 2 * h), 2 * 4 * (2 * h * h + h * h + 2 * h)
+        return n * D + first + (self.layers - 1) * later + (2 * h * 2 * h + 2 * h) + (2 * h * D + D)
+
+    def make_part(self, model: Any, vocabulary: Tensor) -> PromptPart:
+        return PTuningPart(model, self, vocabulary.shape[1])
+
+    def build(self, model: Any, name: str) -> PromptAdapter:
+        if self.encoder not in ("mlp", "lstm"):
+            raise ValueError(f"encoder must be 'mlp' or 'lstm', not {self.encoder!r}")
+        if self.layers < 1 or (self.hidden is not None and self.hidden < 1):
+            raise ValueError(f"layers and hidden must be at least 1, not {self.layers} and {self.hidden}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must be at least 0 and below 1, not {self.dropout}")
+        return PTuningAdapter(self, model, name, super().build(model, name).parts)
+
+    def to_peft(self) -> dict:
+        return {
+            "peft_type": self.peft_type,
+            "num_virtual_tokens": self.tokens,
+            "encoder_reparameterization_type": self.encoder.upper(),
+            "encoder_hidden_size": self.hidden,
+            "encoder_num_layers": self.layers,
+            "encoder_dropout": self.dropout,
+        }
+
+    @classmethod
+    def from_peft(cls, config: dict) -> PTuning:
+        return cls(
+            tokens=config["num_virtual_tokens"],
+            encoder=config.get("encoder_reparameterization_type", "MLP").lower(),
+            hidden=config.get("encoder_hidden_size"),
+            layers=config.get("encoder_num_layers", 2),
+            dropout=config.get("encoder_dropout", 0.0),
+        )
+
+
+class PTuningPart(PromptPart):
+    """H and the network that turns it into P; the network is gone once it is collapsed."""
+
+    def __init__(self, model: Any, method: PTuning, D: int):
+        super().__init__(model, torch.randn(method.tokens, D))
+        h, lstm = method.hidden or D, method.encoder == "lstm"
+        if lstm:
+            self.lstm_head = nn.LSTM(D, h, method.layers, dropout=method.dropout, bidirectional=True)
+            layers = [nn.Linear(2 * h, 2 * h), nn.ReLU(), nn.Linear(2 * h, D)]
+        else:
+            layers = [nn.Linear(D, h), nn.ReLU(), nn.Linear(h, h), nn.ReLU(), nn.Linear(h, D)]
+        self.mlp_head = nn.Sequential(*layers)
+
+    def vectors(self) -> Tensor:  # (n, D), one prompt for every row: there is no batch to confuse with time
+        x = self.embedding.weight
+        if "lstm_head" in self._modules:
+            x = self.lstm_head(x)[0]  # (n, 2h)
+        return self.mlp_head(x) if "mlp_head" in self._modules else x
+
+
+class PTuningAdapter(PromptAdapter):
+    @torch.no_grad()  # as in generation: an LSTM rounds otherwise while it is trained
+    def stored(self) -> Mapping[str, Tensor]:
+        was_training = self.part.training
+        vectors = self.part.eval().vectors()  # dropout must not get into a file
+        self.part.train(was_training)
+        return {"prompt_embeddings": vectors}
+
+    @torch.no_grad()
+    def fill(self, tensors: Mapping[str, Tensor]) -> None:
+        super().fill(tensors)  # refuses what does not fit
+        self._keep(tensors["prompt_embeddings"])
+
+    @torch.no_grad()
+    def collapse(self) -> None:
+        """Keep P itself and drop the network; training then goes on with plain vectors."""
+        self._keep(self.stored()["prompt_embeddings"])
+
+    def _keep(self, vectors: Tensor) -> None:
+        self.part.embedding.weight.copy_(vectors)
+        for head in ("lstm_head", "mlp_head"):
+            self.part._modules.pop(head, None)

@@ -1,0 +1,178 @@
+"""Prefix tuning: trained keys and values in every layer, as if n tokens of ours came before the text.
+
+Li & Liang 2021, "Prefix-Tuning: Optimizing Continuous Prompts for Generation", section 4. In every layer
+
+    head = softmax(q [P_k; K]ᵀ / √d) [P_v; V]  =  (1 - λ) Attn(q, K, V) + λ Attn(q, P_k, P_v)
+
+where P_k, P_v (n, d) are trained and λ is the share of the attention that falls on the prefix (He et al. 2022,
+"Towards a Unified View of Parameter-Efficient Transfer Learning", equation 7). Zero keys and values are therefore
+not a neutral start: their λ is not 0, and they pull every head towards 0.
+
+All layers' keys and values are one matrix P (n, 2 L G d), with G key/value heads: per prefix token the key of layer
+0, the value of layer 0, the key of layer 1 … Training P itself can be unstable, so the paper trains a smaller matrix
+P' and an MLP, P = MLP(P'), and drops the MLP after training: :meth:`PrefixAdapter.collapse`. A file always holds P.
+
+P-tuning v2 (Liu et al. 2022, also "deep prompt tuning") is this method without the MLP: ``PrefixTuning(n)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from pefteach.methods.method import Method, Part, PartsAdapter, plain_module
+from pefteach.methods.positions import argument_names, check_length, extend
+from pefteach.methods.targets import attention_sizes
+from pefteach.transformer import Decoder, KVCache
+
+CHECKPOINTING = "the model drops its cache, and the prefix with it, under gradient checkpointing: switch that off"
+
+
+@dataclass(frozen=True)
+class PrefixTuning(Method):
+    """Settings of prefix tuning.
+
+    Args:
+        tokens: n, the length of the prefix, at least 1.
+        mlp_size: hidden size of the MLP; None trains the keys and values directly.
+
+    Raises:
+        ValueError: when attached with a size below 1, under gradient checkpointing, or to a model that takes no
+            cache or has two stacks (T5).
+    """
+
+    tokens: int = 10
+    mlp_size: int | None = None
+
+    peft_type: ClassVar[str] = "PREFIX_TUNING"
+    formula: ClassVar[str] = "n · 2 L G d; with an MLP of size h, while training: n G d + (G d + 1) h + (h + 1) 2 L G d"
+    starts_as_base: ClassVar[bool] = False
+
+    def trained_parameters(self, model: nn.Module) -> int:
+        layers, _, key_heads, d = attention_sizes(model)
+        width, h = key_heads * d, self.mlp_size
+        out = 2 * layers * width
+        return self.tokens * out if h is None else self.tokens * width + (width + 1) * h + (h + 1) * out
+
+    def extra_tokens(self) -> int:
+        return self.tokens
+
+    def build(self, model: nn.Module, name: str) -> PrefixAdapter:
+        if self.tokens < 1 or (self.mlp_size is not None and self.mlp_size < 1):
+            raise ValueError(f"tokens and mlp_size must be at least 1, not {self.tokens} and {self.mlp_size}")
+        if getattr(model, "is_gradient_checkpointing", False):
+            raise ValueError(CHECKPOINTING)
+        path = find_cached(model)
+        return PrefixAdapter(self, model, name, {path: PrefixPart(plain_module(model, path), self)})
+
+    def to_peft(self) -> dict:
+        return {
+            "peft_type": self.peft_type,
+            "num_virtual_tokens": self.tokens,
+            "prefix_projection": self.mlp_size is not None,
+            "encoder_hidden_size": self.mlp_size,
+        }
+
+    @classmethod
+    def from_peft(cls, config: dict) -> PrefixTuning:
+        return cls(config["num_virtual_tokens"])  # the MLP is in no file
+
+
+class PrefixPart(Part):
+    """Starts the cache with its own keys and values. It wraps the call of the whole model."""
+
+    def __init__(self, model: Any, method: PrefixTuning):
+        super().__init__()
+        layers, _, self.key_heads, self.d = attention_sizes(model)
+        width = self.key_heads * self.d
+        out, h = 2 * layers * width, method.mlp_size
+        self.embedding = nn.Embedding(method.tokens, out if h is None else width)  # P or P', N(0, 1)
+        self.transform = None if h is None else nn.Sequential(nn.Linear(width, h), nn.Tanh(), nn.Linear(h, out))
+        self.config, self.names, self.base_embedding = model.config, argument_names(model), model.get_input_embeddings
+        self.new_cache = KVCache if isinstance(model, Decoder) else _dynamic_cache
+
+    def forward(self, call: Callable, *args: Any, **kwargs: Any) -> Any:
+        inputs = dict(zip(self.names, args)) | kwargs
+        rows, new = (inputs["inputs_embeds"] if inputs.get("input_ids") is None else inputs["input_ids"]).shape[:2]
+        n, cache = self.embedding.num_embeddings, inputs.get("past_key_values")
+        cache = self.new_cache() if cache is None else cache
+        check_length(self.config, n, max(0, cache.get_seq_length() - n) + new)
+        if cache.get_seq_length() == 0:  # the first call; later ones find the prefix in the cache
+            for layer, (key, value) in enumerate(self.pairs(rows)):
+                cache.update(key, value, layer)
+        past, inputs["past_key_values"] = cache.get_seq_length(), cache
+        output = call(**extend(n, new, inputs, self.names))
+        if cache.get_seq_length() == past:
+            raise ValueError(CHECKPOINTING)
+        if inputs.get("use_cache") is False and hasattr(output, "past_key_values"):
+            output.past_key_values = None  # or transformers' generate would go on from it; every call starts anew
+        return output
+
+    def prefix(self) -> Tensor:
+        """P, (n, 2 L G d)."""
+        return self.embedding.weight if self.transform is None else self.transform(self.embedding.weight)
+
+    def pairs(self, rows: int) -> list[tuple[Tensor, Tensor]]:
+        """Every layer's key and value (B, G, n, d), the same for all rows. Keys are as after RoPE: not turned."""
+        prefix = self.prefix().to(self.base_embedding().weight.dtype)
+        both = prefix.view(len(prefix), -1, self.key_heads, self.d).permute(1, 2, 0, 3)  # (2L, G, n, d)
+        both = both[:, None].expand(-1, rows, -1, -1, -1)  # (2L, B, G, n, d), without a copy
+        return list(zip(both[0::2], both[1::2]))
+
+
+class PrefixAdapter(PartsAdapter):
+    """Trains P' and the MLP, or P; stores P."""
+
+    @property
+    def part(self) -> Any:
+        return next(iter(self.parts.values()))
+
+    def tensors(self) -> dict[str, nn.Parameter]:
+        return {f"prompt_encoder.{key}": parameter for key, parameter in self.part.named_parameters()}
+
+    @torch.no_grad()
+    def stored(self) -> Mapping[str, Tensor]:
+        return {"prompt_embeddings": self.part.prefix()}
+
+    def fill(self, tensors: Mapping[str, Tensor]) -> None:
+        super().fill(tensors)
+        if self.part.transform is not None:  # there is no way back through the MLP
+            self.collapse()
+            super().fill(tensors)
+
+    def to_peft(self) -> dict:
+        body = {} if "" in self.parts else {"task_type": "FEATURE_EXTRACTION"}  # peft opens it on model.bert
+        return super().to_peft() | {"prefix_projection": self.part.transform is not None} | body
+
+    @torch.no_grad()
+    def collapse(self) -> None:
+        """Put P in the place of P' and the MLP. The model computes the same; an optimiser must be made anew."""
+        trains = self.part.embedding.weight.requires_grad
+        self.part.embedding = nn.Embedding.from_pretrained(self.part.prefix().clone(), freeze=not trains)
+        self.part.transform = None
+
+
+def find_cached(model: Any) -> str:
+    """The path of the module whose call takes ``past_key_values``: the model itself, or the body below BERT's head.
+
+    Raises:
+        ValueError: there is none, or the model has two stacks.
+    """
+    name, names = type(model).__name__, argument_names(model)
+    if getattr(getattr(model, "config", None), "is_encoder_decoder", False):
+        raise ValueError(f"a prefix needs one stack with one cache, and {name} has an encoder and a decoder: use LoRA")
+    for path in ("", getattr(model, "base_model_prefix", "")):
+        if "past_key_values" in argument_names(plain_module(model, path)):
+            return path
+    raise ValueError(f"a prefix needs a model whose call takes past_key_values, and {name} takes {', '.join(names)}: "
+                     "pass the course's Decoder or a Hugging Face model")  # fmt: skip
+
+
+def _dynamic_cache() -> Any:
+    from transformers import DynamicCache
+
+    return DynamicCache()
