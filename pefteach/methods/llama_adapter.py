@@ -121,8 +121,9 @@ class LlamaAdapterPart(Part):
     def gated(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """g · softmax(q K_Pᵀ / √d) V_P, (B, H, T, d)."""
         shared_by = q.shape[1] // k.shape[1]
-        k, v = (z.repeat_interleave(shared_by, 1).expand(len(q), -1, -1, -1) for z in (k, v))
-        return self.gate().to(q.dtype) * F.scaled_dot_product_attention(q, k, v)
+        k, v = k.repeat_interleave(shared_by, 1), v.repeat_interleave(shared_by, 1)  # (1, H, K, d)
+        v = self.gate().to(v.dtype) * v  # K rows instead of B T: the same, and less work
+        return F.scaled_dot_product_attention(q, k.expand(len(q), -1, -1, -1), v.expand(len(q), -1, -1, -1))
 
     def gate(self) -> Tensor:
         return self.adaption_gate.tanh() if self.per_head else self.adaption_gate
@@ -149,7 +150,7 @@ class NumberingPart(Part):
     def forward(self, call: Callable, *args: Any, **kwargs: Any) -> Any:
         inputs = dict(zip(self.names, args)) | kwargs
         mask = inputs.get("attention_mask")  # (B, S)
-        if mask is not None and inputs.get("position_ids") is None:
+        if mask is not None and mask.ndim == 2 and inputs.get("position_ids") is None:
             new = (inputs["inputs_embeds"] if inputs.get("input_ids") is None else inputs["input_ids"]).shape[1]
             places = torch.arange(mask.shape[1], device=mask.device) - mask.long().argmax(1, keepdim=True)
             inputs["position_ids"] = places[:, -new:].clamp(min=0)  # (B, T)

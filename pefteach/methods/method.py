@@ -18,6 +18,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
+import types
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -264,8 +266,13 @@ class PartsAdapter(Adapter):
         if any(a.merged for a in adapters(self.model).values()):
             raise ValueError("an adapter is merged already: unmerge it first, or its effect would count twice")
         new: dict[nn.Parameter, Tensor] = {}
+        places = Counter(id(p) for _, p in self.model.named_parameters(remove_duplicate=False))
         for path, part in self.parts.items():
             layer = plain_module(self.model, path)
+            if places[id(layer.weight)] > 1:
+                raise ValueError(f"{path} shares its weight with another module, which merging would change too")
+            if not isinstance(layer.weight, nn.Parameter) or not layer.weight.is_floating_point():
+                raise ValueError(f"{path} is in few bits: call pefteach.quant.dequantise(model) first, then merge")
             weight = part.merged_weight(layer)  # a part that cannot be merged says so here
             values = {layer.weight: weight}
             if layer.bias is not None:
@@ -464,9 +471,11 @@ def _adapted(model: Any, path: str) -> Adapted:
     """The :class:`Adapted` at a path, put there if need be. The empty path is the model itself."""
     if path == "":
         if "adapted_call" not in model._modules:
-            # The caller holds this very object, so it cannot be replaced: its forward is led through instead.
-            model.adapted_call = adapted = Adapted(model.forward)
-            model.forward = functools.wraps(model.forward)(lambda *args, **kwargs: adapted(*args, **kwargs))
+            # The caller holds this very object, so it cannot be replaced: its forward is led through instead. By a
+            # bound method, which a copy of the model binds to itself.
+            model.adapted_call = Adapted(model.forward)
+            led = functools.wraps(type(model).forward)(lambda self, *args, **kwargs: self.adapted_call(*args, **kwargs))
+            model.forward = types.MethodType(led, model)
         return model.adapted_call
     module = model.get_submodule(path)
     if not isinstance(module, Adapted):

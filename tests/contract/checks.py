@@ -1,5 +1,6 @@
 """One function per promise. Each takes a case and a family, and raises AssertionError if the promise is broken."""
 
+import copy
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -145,6 +146,18 @@ def resumes_where_it_was_killed(case: Case, family: str) -> None:
     assert torch.equal(logits(resumed, batch), logits(whole, batch)), "it is not where it would have been"
 
 
+def copies_stand_on_their_own(case: Case, family: str) -> None:
+    model, adapter = attached(case, family)
+    batch, twin = make_batch(family), copy.deepcopy(model)
+    before = logits(model, batch)
+    assert torch.equal(logits(twin, batch), before)
+    with torch.no_grad():
+        for tensor in adapter.tensors().values():
+            tensor.add_(1.0)
+    assert torch.equal(logits(twin, batch), before), "the copy runs the original's adapter"
+    assert not torch.equal(logits(model, batch), before)
+
+
 def merges_or_refuses(case: Case, family: str) -> None:
     model, adapter = attached(case, family)
     batch = make_batch(family)
@@ -222,6 +235,7 @@ CHECKS: dict[str, Callable[[Case, str], None]] = {
         learns_and_gives_the_base_back,
         saves_and_loads,
         resumes_where_it_was_killed,
+        copies_stand_on_their_own,
         merges_or_refuses,
         generates_the_same_with_a_cache,
         does_not_read_padding,

@@ -274,7 +274,7 @@ def test_refuses_wrong_settings_and_changes_nothing(model, method, message):
 
 
 def test_refuses_blocks_it_does_not_know():
-    with pytest.raises(ValueError, match=r"looked for blocks of self_attn, mlp, .*, but decoder\.block\.0.* is of "):
+    with pytest.raises(ValueError, match=r"looked for blocks of self_attn, mlp, .*, but encoder\.block\.0 is of layer"):
         attach(make("t5"), HoulsbyAdapters())
     # Gemma 2 has every name of a Llama and two more: there post_attention_layernorm is something else.
     gemma = transformers.Gemma2Config(**SIZES, num_key_value_heads=2, head_dim=16)

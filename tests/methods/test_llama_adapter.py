@@ -187,7 +187,7 @@ def test_a_file_with_a_gate_per_head_is_ours_alone(tmp_path):
         ("llama", LlamaAdapter(5, 3), "layers must be between 1 and the model's 2, not 3"),
         ("llama", LlamaAdapter(gate="tanh"), "gate must be 'scalar' or 'head', not 'tanh'"),
         ("bert", LlamaAdapter(), "q_proj, .* and bert.encoder.layer.0 has attention.self.query, .*: use LoRA instead"),
-        ("t5", LlamaAdapter(), r"and decoder.block.0.layer.0 has SelfAttention.q, .*: use LoRA instead"),
+        ("t5", LlamaAdapter(), r"and encoder.block.0 has layer.0.SelfAttention.q, .*: use LoRA instead"),
     ],
 )
 def test_refuses_what_it_cannot_do_and_changes_nothing(family, method, message):

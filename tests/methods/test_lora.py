@@ -75,3 +75,18 @@ def test_all_linear_leaves_out_the_head(model):
     detach(model)
     attach(model, LoRA(3, 7.0, r"model\.layers\.1\..*_proj"))
     assert len(adapters(model)["default"].parts) == 7
+
+
+def test_refuses_what_it_does_not_have_in_a_file_of_peft():
+    config = LoRA(3, 7.0).to_peft()
+    assert LoRA.from_peft(config | {"alpha_pattern": {}, "modules_to_save": None}) == LoRA(3, 7.0, ["q_proj", "v_proj"])
+    for setting, value in [("alpha_pattern", {"q_proj": 2}), ("modules_to_save", ["lm_head"]), ("lora_bias", True)]:
+        with pytest.raises(ValueError, match=f"this file's LoRA has {setting} = "):
+            LoRA.from_peft(config | {setting: value})
+
+
+def test_does_not_merge_into_a_weight_that_another_module_has_too():
+    model = make("ours")  # its head is tied to the embedding
+    adapter = attach(model, LoRA(3, 7.0, ["lm_head"]))
+    with pytest.raises(ValueError, match="lm_head shares its weight with another module"):
+        adapter.merge()

@@ -6,7 +6,7 @@ from methods.test_weight_files import there_and_back
 from torch import nn
 from torch.nn import functional as F
 
-from mutants.mutant import Mutant
+from mutants.mutant import Mutant, on
 from pefteach.methods.dora import DoRA, DoRAPart
 from pefteach.methods.lora import LoRAPart
 
@@ -184,7 +184,7 @@ MUTANTS = [
     Mutant("merges as LoRA does", "DoRA", merged(merges_without_m)),
     Mutant("merges along the wrong side of Conv1D", "DoRA", merged(merges_columns), "gpt2"),
     Mutant("does not say in the file that it is DoRA", "DoRA", lambda patch: patch.setattr(DoRA, "use_dora", False),
-           checks=(own.test_a_file_says_whether_it_is_dora, files)),
+           checks=(on(own.test_a_file_says_whether_it_is_dora), files)),
     Mutant("stores m under its live name in peft", "DoRA", stores_m_as_a_module, checks=(files,)),
     Mutant("forgets m in the formula", "DoRA",
            lambda patch: patch.delattr(DoRA, "trained_parameters")),

@@ -4,8 +4,7 @@ import torch
 from methods import test_multitask_prompt as particular
 from torch import nn
 
-from mutants.mutant import Mutant
-from mutants.prompt_tuning import on
+from mutants.mutant import Mutant, on
 from pefteach.methods import multitask_prompt
 from pefteach.methods.multitask_prompt import MultitaskAdapter, MultitaskPart
 

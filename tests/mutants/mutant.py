@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -25,3 +28,15 @@ class Mutant:
     patch: Callable[[pytest.MonkeyPatch], None]
     family: str = "llama"
     checks: tuple[Callable[[], None], ...] = ()
+
+
+def on(test: Callable, **arguments: object) -> Callable[[], None]:
+    """A test with its arguments filled in, and a folder of its own if it asks for one."""
+
+    def check():
+        with tempfile.TemporaryDirectory() as folder:
+            wants = inspect.signature(test).parameters
+            test(**arguments, **({"tmp_path": Path(folder)} if "tmp_path" in wants else {}))
+
+    check.__name__ = test.__name__
+    return check

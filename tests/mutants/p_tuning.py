@@ -4,8 +4,7 @@ import torch
 from methods import test_p_tuning as particular
 from torch import nn
 
-from mutants.mutant import Mutant
-from mutants.prompt_tuning import on
+from mutants.mutant import Mutant, on
 from pefteach.methods.p_tuning import PTuningAdapter, PTuningPart
 from pefteach.methods.prompt_tuning import PromptAdapter, PromptPart
 

@@ -1,29 +1,13 @@
 """Prompt tuning, as people get it wrong."""
 
-import inspect
-import tempfile
-from pathlib import Path
-
 import torch
 from methods import test_prompt_tuning as particular
 from torch import nn
 
-from mutants.mutant import Mutant
+from mutants.mutant import Mutant, on
 from pefteach.methods import prompt_tuning
 from pefteach.methods.positions import extend
 from pefteach.methods.prompt_tuning import PromptAdapter, PromptPart, PromptTuning, SoftPrompt
-
-
-def on(test, **arguments):
-    """A test with its arguments filled in, and a folder of its own if it asks for one."""
-
-    def check():
-        with tempfile.TemporaryDirectory() as folder:
-            wants = inspect.signature(test).parameters
-            test(**arguments, **({"tmp_path": Path(folder)} if "tmp_path" in wants else {}))
-
-    check.__name__ = test.__name__
-    return check
 
 
 def forward(
