@@ -81,7 +81,7 @@ def checks(json: Json = False) -> None:
 
 @app.command()
 def bench(
-    name: Annotated[str, typer.Argument(help="methods, widgets, lessons or start.")],
+    name: Annotated[str, typer.Argument(help="methods, quant, widgets, lessons or start.")],
     json: Json = False,
 ) -> None:
     """Measure speed, as ratios of medians with the arms taking turns."""

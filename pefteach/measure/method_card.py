@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -13,6 +15,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from pefteach.measure.memory import SavedActivations
 from pefteach.methods import Adapter, FullFineTuning, Method, adapters, attach, detach
 from pefteach.train import Batch, next_token_loss
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -103,7 +107,7 @@ def method_card(model: nn.Module, method: Method, batch: Batch) -> MethodCard:
     return _on(model, method, measure)
 
 
-def _on(model: nn.Module, method: Method, measure):
+def _on(model: nn.Module, method: Method, measure: Callable[[Adapter], T]) -> T:
     adapter = attach(model, method, "card")
     try:
         return measure(adapter)

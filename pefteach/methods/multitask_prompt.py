@@ -101,7 +101,8 @@ class MultitaskAdapter(PromptAdapter):
     def insert(self) -> None:
         super().insert()
         # Hugging Face's generate and Trainer pass on what they find among the arguments of forward.
-        call: Any = self.model.forward.__func__
+        model: Any = self.model
+        call = model.forward.__func__
         signature = inspect.signature(call)
         arguments = dict(signature.parameters)
         rest = [arguments.pop(key) for key in list(arguments) if arguments[key].kind is inspect.Parameter.VAR_KEYWORD]

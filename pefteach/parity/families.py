@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import transformers
@@ -11,11 +12,11 @@ from torch import Tensor, nn
 from pefteach.transformer import Config, Decoder
 
 VOCABULARY = 96
-SIZES = {
+SIZES: dict[str, Any] = {
     "vocab_size": VOCABULARY, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
     "num_attention_heads": 4,
 }  # fmt: skip
-LLAMA = {**SIZES, "num_key_value_heads": 2, "max_position_embeddings": 64}
+LLAMA: dict[str, Any] = {**SIZES, "num_key_value_heads": 2, "max_position_embeddings": 64}
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 
 
