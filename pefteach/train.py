@@ -194,6 +194,7 @@ def fit(
                 model.train()
                 if target is not None and history.metrics[-1][1] >= target:
                     history.stopped = f"target {target} reached at step {step + 1}"
+                    bar.total = bar.n  # done: a bar that stays short looks like a failure
                     break
     finally:
         bar.close()

@@ -13,6 +13,8 @@
 #
 # The whole course changes small parts of one model. Today you open it. You write each part yourself in a few lines,
 # load the trained weights into your parts, and get the same numbers as the reference library.
+#
+# Run the cells from top to bottom with Shift+Enter: each one needs those above it.
 
 # %%
 import copy
@@ -33,14 +35,15 @@ from pefteach.widgets.attention import attention_explorer
 # %% [markdown]
 # ## Meet the base
 # The base is a small decoder that ships with the course. It has read nothing but children's stories and exercises with
-# letters. It always continues a text with the token it finds most likely. First, a story:
+# letters. A *token* is a piece of text: a letter, a word, part of a word. Here the base always goes on with the token
+# it finds most likely. First, a story:
 
 # %%
 base, tokenizer = load_base()
 
 
 def say(prompt: str, tokens: int) -> str:
-    ids = prompts(tokenizer, [prompt])["input_ids"]  # (1, T)
+    ids = prompts(tokenizer, [prompt])["input_ids"]  # (1, T); the first token is <bos>, the start of a text
     ids = generate(base, ids, tokens, eos_token_id=base.config.eos_token_id)
     return tokenizer.decode(ids[0, 1:].tolist(), skip_special_tokens=False)
 
@@ -65,7 +68,8 @@ print(say(f"<examples> {shown} ; k d m a s p =", 6))
 # %% [markdown]
 # ## The idea in a picture
 # A decoder carries one vector per token from left to right. Each block reads this stream twice and adds to it twice:
-# **attention** moves information between tokens, and the **MLP** works on each token alone.
+# **attention** moves information between tokens, and the **MLP** (multi-layer perceptron) works on each token alone. A
+# *norm* brings the vectors to one size first.
 
 # %%
 config = base.config
@@ -77,10 +81,11 @@ Picture(
 
 # %% [markdown]
 # ## 1. Tokens become vectors
-# A tokenizer cuts text into known pieces (`Ġ` marks a blank). The embedding is a table with one row per piece.
+# A tokenizer cuts text into known pieces (`Ġ` marks a blank). The embedding is a table with one row per piece. In the
+# shapes, $B$ counts texts, $T$ tokens, and $D$ the numbers (*channels*) in a token's vector.
 
 # %%
-encoding = tokenizer.encode("<reverse> k d m a s p =")
+encoding = tokenizer.encode("<reverse> k d m a s p =")  # here without <bos>
 ids = torch.tensor([encoding.ids])  # (B, T)
 x = base.model.embed_tokens(ids)  # (B, T, D)
 print(encoding.tokens)
@@ -92,6 +97,7 @@ print("ids", tuple(ids.shape), "-> vectors", tuple(x.shape))
 #
 # Each token asks with a query $q$; each token offers a key $k$ and a value $v$, all of size $d$. A score is a dot
 # product, **divided by $\sqrt d$ before the softmax**. The mask $M$ puts $-\infty$ wherever a token would look ahead.
+# Softmax turns each row of scores into positive shares that sum to one.
 
 # %%
 torch.manual_seed(0)
@@ -112,7 +118,10 @@ Picture(
 )
 
 # %% [markdown]
-# As a function. The dots in the shapes stand for batch and heads, so it works for one matrix and for a batch of them.
+# Each panel has its own colour scale, so compare patterns, not colours, between the first two.
+#
+# Now as a function. The dots in the shapes stand for batch and heads, so it works for one matrix and for a batch of
+# them.
 
 
 # %%
@@ -129,8 +138,8 @@ assert torch.equal(attention(q, k, v, causal)[0], mixed)
 
 # %% [markdown]
 # ## 3. Order has to be told
-# Attention itself cannot tell *dog bites man* from *man bites dog*: shuffle the earlier tokens, and the last one reads
-# the same mixture.
+# Attention itself cannot tell *dog bites man* from *man bites dog*: shuffle the tokens before the last one, and it
+# still reads the same mixture.
 
 # %%
 shuffled = torch.tensor([3, 0, 4, 1, 2, 5])
@@ -140,8 +149,8 @@ print("same result after shuffling:", torch.allclose(in_order, out_of_order, ato
 
 # %% [markdown]
 # In 2017 the answer was to **add** a pattern of sines to the embeddings. Llama-type models add nothing. They **rotate**
-# queries and keys in every layer (RoPE): channels $i$ and $i+d/2$ form a pair that turns by
-# $\text{position}\cdot\theta^{-2i/d}$.
+# queries and keys in every layer (RoPE, rotary position embedding): channels $i$ and $i+d/2$ form a pair that turns by
+# the angle $\text{position}\cdot\theta^{-2i/d}$. $\theta$ is a fixed number, `config.rope_theta`.
 
 
 # %%
@@ -177,8 +186,9 @@ for m, n in [(3, 1), (40, 38), (400, 398)]:
 
 # %% [markdown]
 # ## 4. Heads
-# One softmax per token is one question per token. So the projections are cut into $H$ **heads** that attend side by
-# side; `o_proj` mixes what they found. In *grouped-query* attention several query heads share one key and value head.
+# In the model, four linear layers with biases make queries, keys, values and the output: the *projections*. One softmax
+# per token would be one question per token. So the projections are cut into $H$ **heads** that attend side by side;
+# `o_proj` mixes what they found. In *grouped-query* attention the $H$ query heads share fewer key and value heads, $G$.
 
 
 # %%
@@ -205,8 +215,8 @@ for name, projection in Attention(config).named_children():
 
 # %% [markdown]
 # ## 5. Norm and MLP
-# Both keep the numbers in hand. **LayerNorm** subtracts the mean and divides by the standard deviation; **RMSNorm**
-# divides by the root mean square and leaves the mean alone.
+# A norm keeps the numbers in hand. **LayerNorm** subtracts the mean and divides by the standard deviation. **RMSNorm**
+# divides by the root mean square only; it does not set the mean to zero.
 
 
 # %%
@@ -244,9 +254,9 @@ print(tuple(x.shape), "->", tuple(MLP(config)(x).shape))
 
 # %% [markdown]
 # ## 6. A block
-# The 2017 Transformer normalises *after* each sum: `x = norm(x + f(x))`. This is post-norm. GPT-2 and Llama
-# normalise what a branch *reads*: `x = x + f(norm(x))`. In pre-norm the stream itself runs through the whole model
-# untouched, which makes deep stacks train without a careful warm-up (Xiong et al., 2020).
+# The 2017 Transformer normalises *after* each sum: `x = norm(x + f(x))`. This is post-norm. GPT-2 and Llama normalise
+# what a branch *reads*: `x = x + f(norm(x))`. In pre-norm the stream itself runs through the whole model untouched.
+# Deep stacks then train without a careful warm-up, a slow rise of the learning rate (Xiong et al., 2020).
 
 
 # %%
@@ -279,7 +289,8 @@ def look_back(T: int, attention_mask: Tensor | None = None) -> Tensor:
 
 # %% [markdown]
 # Then everything in a row: embedding, blocks, a last norm, and the embedding table once more, to turn each vector into
-# a score for every token. `look` and `turn` are arguments because you will exchange them later.
+# a score, or *logit*, for each of the $V$ tokens there are. `Output` is a record that holds these logits. `look` and
+# `turn` are arguments because you will exchange them in Claim 1.
 
 
 # %%
@@ -311,17 +322,20 @@ print("logits", tuple(logits.shape), " next token:", tokenizer.decode([logits[0,
 
 # %% [markdown]
 # ## Explore: what does each head look at?
-# To write the first letter of a reversed word, the base must read the last letter of the question. This cell asks every
-# head how much weight it puts there, and on the letters before it for the rest of the answer.
+# To write the first letter of a reversed word, the base must read the last letter of the question. Which head does
+# that? For each head, this cell takes the weight that the token `=` gives to that letter.
 
 # %%
 solved = "<reverse> k d m a s p = p s a m d k"
 seen = prompts(tokenizer, [solved])["input_ids"]  # <bos>, task, six letters, =, six letters
 every_head = torch.stack(base(seen, output_attentions=True).attentions)[:, 0]  # (layers, H, T, T)
-asking = torch.arange(8, 14)  # the places from which the answer's six letters are predicted
-found = every_head[:, :, asking, 15 - asking].mean(-1)  # (layers, H): weight on the letter to write
+found = every_head[:, :, 8, 7]  # (layers, H): from "=", the ninth token, to the letter before it
 layer, head = divmod(found.argmax().item(), config.num_attention_heads)
-print(f"layer {layer}, head {head} looks at the letter to write most: {found.max():.2f} of its weight")
+print(f"layer {layer}, head {head} looks at it most: {found.max():.2f} of its weight")
+
+# %% [markdown]
+# That head is drawn below: find the row of `=`. Does the same head find the right letter in the rows after it too? Try
+# its neighbours, then a sentence of your own.
 
 # %%
 attention_explorer(base, tokenizer, solved, layer, head)
@@ -329,8 +343,9 @@ attention_explorer(base, tokenizer, solved, layer, head)
 # %% [markdown]
 # ## Check against the reference
 # The same tokens through three programs: yours, the course's package, and `LlamaForCausalLM` of Hugging Face. Numbers
-# of 32 bits keep about seven digits, so sums taken in another order differ in the last ones. How much is that? Your own
-# decoder in 64 bits tells: it differs from itself.
+# of 32 bits keep about seven digits, so sums taken in another order differ in the last ones. How much is that? The last
+# line tells: it compares your decoder in 32 bits with itself in 64. Differences of that size are rounding, not
+# mistakes.
 
 # %% tags=["nbval-ignore-output"]
 from transformers import LlamaForCausalLM  # noqa: E402
@@ -350,6 +365,8 @@ for name, other in others.items():
 # You opened the base with your own code.
 #
 # ## Claims put to the test
+# Each claim is a sentence you can find in tutorials. A cell tests it; a verdict follows.
+#
 # **Claim 1.** A popular write-up gives attention as `softmax(q @ k.T) @ v`. It is a fair memory aid. Is it the code?
 
 
@@ -376,7 +393,9 @@ with warnings.catch_warnings():
 print("3-D with .transpose(-2, -1):", tuple(attention(*batch)[0].shape))
 
 # %% [markdown]
-# Do scale, mask and positions matter to a *trained* model? Take each out of your decoder. The weights stay as they are.
+# Do scale, mask and positions matter to a *trained* model? Take each out of your decoder. The weights stay as they
+# are. Skills are measured by accuracy, stories by the loss per token in nats (natural logarithm; lower is better). The
+# stories are new, though the base knows their plots.
 
 
 # %%
@@ -401,8 +420,8 @@ accuracy, loss = {}, {}
 for name, model in zip(names, models):
     skills = skill_accuracy(model, tokenizer, count=30)  # seven skills, 30 problems each
     accuracy[name] = sum(skills.values()) / len(skills)
-    loss[name] = story_loss(model, tokenizer, "heldout", count=12)["loss"]
-    print(f"{name:12}  skills {accuracy[name]:.2f}   stories {loss[name]:.2f} nats per token")
+    loss[name] = story_loss(model, tokenizer, "train", count=12)["loss"]
+    print(f"{name:12}  skills {accuracy[name]:.3f}   stories {loss[name]:.2f} nats per token")
 
 # %%
 assert accuracy["whole"] > 0.9
@@ -417,13 +436,16 @@ Picture(
 
 # %% [markdown]
 # **Verdict: wrong as code.** Scale, `.transpose(-2, -1)` and the causal mask belong to it (Vaswani et al., 2017,
-# equation 1 and section 3.2.3). Without the mask a model is handed the answer, and still does worse: the weights never
-# learned to look ahead. The last bar answers another common line, that positions are *added to the embeddings*:
-# nothing is added here, yet without the rotation the base is lost. (A toy, and a cruel one: models trained without
-# positions from the start learn some order from the mask alone; see Haviv et al., 2022, for large ones.)
+# equation 1 and section 3.2.3). Without the scale this base gets only a little worse; without the rest, much. Without
+# the mask a model is handed the answer, and still does worse: the weights never learned to look ahead. The last bar
+# answers another common line, that positions are *added to the embeddings*: nothing is added here, yet without the
+# rotation the base is lost. (A toy, and a cruel one: models trained without positions from the start learn some order
+# from the mask alone; see Haviv et al., 2022, for large ones.)
 #
 # **Claim 2.** "Scaling by $\sqrt{d}$ prevents exploding gradients." Draw queries and keys at random, for growing head
-# sizes. The slope of a softmax is its Jacobian $\mathrm{diag}(p)-pp^\top$, the factor every gradient must pass.
+# sizes, and measure two things. *Entropy* says how widely the weights are spread: it is 0 if one key has all. The
+# *slope* of a softmax is the size of its Jacobian $\mathrm{diag}(p)-pp^\top$ (all derivatives of the weights $p$), the
+# factor every gradient must pass.
 
 
 # %%
@@ -454,9 +476,10 @@ Picture(
 )
 
 # %% [markdown]
-# **Verdict: half right.** Unscaled scores grow like $\sqrt d$, the softmax picks one key, and the typical slope
-# **vanishes**. Nothing explodes: the slope is never steeper than at a fair choice between two keys. The paper says just
-# this: large dot products push the softmax "into regions where it has extremely small gradients" (section 3.2.1).
+# **Verdict: half right.** Unscaled scores grow like $\sqrt d$, and the softmax picks one key. In small heads that makes
+# the typical slope larger; in large heads it **vanishes**. Nothing explodes: no slope is steeper than at a fair choice
+# between two keys. The paper (Vaswani et al., 2017) says just this: large dot products push the softmax "into regions
+# where it has extremely small gradients" (section 3.2.1).
 #
 # ## Recap
 # 1. A decoder is a stream of vectors, one per token; blocks read from it and add to it.
@@ -467,7 +490,8 @@ Picture(
 #    of this course picks among them, or adds beside them.
 #
 # ## Now you
-# Open `exercises/01_transformer_review/01_transformer_review.ipynb`.
+# Open [the paired exercises](exercises/release/01_transformer_review/01_transformer_review.ipynb): you write these
+# parts again, and a check names your mistakes. In the file browser they are under `exercises/release`.
 #
 # ## Sources
 # Vaswani et al. 2017, *Attention Is All You Need* · Zhang & Sennrich 2019, *Root Mean Square Layer Normalization* ·

@@ -5,8 +5,12 @@ Zhang et al. 2023, "Adaptive Budget Allocation for Parameter-Efficient Fine-Tuni
     h = W0 x + s · P Λ Q x,    P: (out, r),  Λ: diagonal, (r,),  Q: (r, in),  s = alpha / r
 
 P Λ Q is shaped like a singular value decomposition, and a penalty keeps P and Q near orthogonal. A triplet (a column
-of P, an entry of Λ, a row of Q) is dropped by setting its entry of Λ to zero; P and Q live on, so it can come back.
-``importance.py`` scores the triplets; the highest of the whole model stay, as many as the budget allows.
+of P, an entry of Λ, a row of Q) is dropped by setting its entry of Λ to zero. ``importance.py`` scores the triplets;
+the highest of the whole model stay, as many as the budget allows. A training has three phases:
+
+* warm-up: all triplets stay;
+* the budget shrinks. At every choice some are dropped, but their P and Q live on, so they may grow back until the next;
+* final: the last choice holds.
 """
 
 from __future__ import annotations
@@ -24,7 +28,7 @@ from pefteach.methods.lora import LowRankPart, low_rank_layers
 from pefteach.methods.method import Method, PartsAdapter
 from pefteach.methods.targets import find_linear, linear_shape
 
-PEFT_NAMES = {
+PEFT_NAMES = {  # our setting: peft's
     "initial_rank": "init_r", "target_rank": "target_r", "alpha": "lora_alpha", "dropout": "lora_dropout",
     "target_modules": "target_modules", "interval": "deltaT", "beta1": "beta1", "beta2": "beta2",
     "orthogonality": "orth_reg_weight", "rank_pattern": "rank_pattern",
@@ -41,11 +45,11 @@ class AdaLoRA(Method):
         alpha: the numerator of the scale s, above 0. The scale stays alpha / initial_rank, whatever is dropped.
         target_modules: which linear layers; see :func:`pefteach.methods.targets.find_linear`.
         dropout: share of the inputs to Q that is zeroed while training.
-        warmup, final: the shares of the steps before the budget starts to shrink, and after the choice is settled.
-        interval: steps from one choice to the next; in between the dropped triplets may recover.
+        warmup, final: the shares of the steps that the first and the last phase take.
+        interval: steps from one choice to the next.
         beta1, beta2: how slowly sensitivity and uncertainty change.
-        orthogonality: weight of the penalty in the loss.
-        rank_pattern: which triplets were kept, by name of their Λ; the file of a pruned adapter says it.
+        orthogonality: γ, the weight of the penalty in the loss.
+        rank_pattern: set by files alone: which initial triplets a pruned adapter has kept, by the name of their Λ.
 
     Raises:
         ValueError: when attached with a setting out of range, or an unknown target.
@@ -70,16 +74,16 @@ class AdaLoRA(Method):
 
     def trained_parameters(self, model: nn.Module) -> int:
         layers = find_linear(model, self.target_modules).items()
-        return sum(sum(self.pattern(path)) * (sum(linear_shape(layer)) + 1) for path, layer in layers)
+        return sum(sum(self.kept_at_start(path)) * (sum(linear_shape(layer)) + 1) for path, layer in layers)
 
-    def pattern(self, path: str) -> Sequence[bool]:
-        """Which of a layer's initial triplets the adapter starts with: all, unless it was stored after pruning."""
+    def kept_at_start(self, path: str) -> Sequence[bool]:
+        """Which of a layer's initial triplets the adapter has when it is attached: all, unless a file says fewer."""
         return (self.rank_pattern or {}).get(f"{path}.lora_E", [True] * self.initial_rank)
 
     def phases(self, steps: int) -> tuple[int, int]:
         """(last step with the full budget, step of the last choice) in a training of so many steps."""
-        end = max(1, steps - round(self.final * steps))
-        return min(round(self.warmup * steps), end - 1), end
+        end = max(1, min(steps - round(self.final * steps), steps - 1))  # there is always a last choice
+        return min(round(self.warmup * steps), end - 1), end  # a short training rounds, but start stays below end
 
     def build(self, model: nn.Module, name: str) -> AdaLoRAAdapter:
         if not 1 <= self.target_rank <= self.initial_rank:
@@ -97,12 +101,11 @@ class AdaLoRA(Method):
         if self.orthogonality < 0:
             raise ValueError(f"orthogonality must be at least 0, not {self.orthogonality}")
         layers = low_rank_layers(model, self.target_modules, self.initial_rank, self.alpha, self.dropout)
-        return AdaLoRAAdapter(
-            self, model, name, {path: AdaLoRAPart(x, self, sum(self.pattern(path))) for path, x in layers.items()}
-        )
+        parts = {path: AdaLoRAPart(layer, self, sum(self.kept_at_start(path))) for path, layer in layers.items()}
+        return AdaLoRAAdapter(self, model, name, parts)
 
     def to_peft(self, steps: int = 1000) -> dict:
-        """peft counts the schedule in steps; before there was a training, it is given the one of 1000 steps."""
+        """peft counts the schedule in steps, so its file needs a length; 1000 stands in until there was a training."""
         start, end = self.phases(steps)
         settings = {theirs: getattr(self, ours) for ours, theirs in PEFT_NAMES.items()}
         if not isinstance(self.target_modules, str):
@@ -129,16 +132,16 @@ class AdaLoRAPart(LowRankPart):
         self.lora_A = nn.Parameter(torch.randn(rank, fan_in) * 0.02)  # Q
         self.lora_B = nn.Parameter(torch.randn(fan_out, rank) * 0.02)  # P
         self.lora_E = nn.Parameter(torch.zeros(rank, 1))  # Λ
-        self.importance = Importance(*self.triplets)
+        self.importance = Importance(*self.matrices)
         self.register_buffer("kept", torch.ones(rank, dtype=torch.bool))
 
     @property
-    def triplets(self) -> tuple[nn.Parameter, nn.Parameter, nn.Parameter]:
+    def matrices(self) -> tuple[nn.Parameter, nn.Parameter, nn.Parameter]:  # Q, P, Λ
         return self.lora_A, self.lora_B, self.lora_E
 
     def update(self, x: Tensor) -> Tensor:  # s · P Λ Q x
         low = F.linear(x.to(self.lora_A.dtype), self.scale * self.lora_E * self.lora_A)  # (..., r)
-        return low @ self.lora_B.T.contiguous()  # for the reason given in LoRA
+        return low @ self.lora_B.T.contiguous()  # laid out as in LoRAPart.update, for the reason given there
 
     def delta_weight(self) -> Tensor:  # s · P Λ Q
         return self.scale * self.lora_B @ (self.lora_E * self.lora_A)
@@ -149,56 +152,56 @@ class AdaLoRAAdapter(PartsAdapter):
 
     method: AdaLoRA
     parts: dict[str, AdaLoRAPart]
-    steps = 1000  # of the last training
+    steps = 1000  # of the last training, see AdaLoRA.to_peft
 
     def penalty(self) -> Tensor:
         """γ · the mean of all ‖PᵀP - I‖ and ‖QQᵀ - I‖, as in peft. The paper adds their squares."""
         gaps = []
         for part in self.parts.values():
-            one = torch.eye(len(part.lora_E), dtype=part.lora_E.dtype, device=part.lora_E.device)
-            gaps += [(part.lora_A @ part.lora_A.T - one).norm(), (part.lora_B.T @ part.lora_B - one).norm()]
+            Q, P, E = part.matrices
+            identity = torch.eye(len(E), dtype=E.dtype, device=E.device)
+            gaps += [(Q @ Q.T - identity).norm(), (P.T @ P - identity).norm()]
         return self.method.orthogonality * torch.stack(gaps).mean()
 
     @torch.no_grad()
     def after_step(self, step: int, steps: int) -> None:
-        method, parts, self.steps = self.method, list(self.parts.values()), steps
+        self.steps = steps
+        method, parts = self.method, list(self.parts.values())
         start, end = method.phases(steps)
         if step < end:
             for part in parts:
-                part.importance.follow(*part.triplets, method.beta1, method.beta2)
-                part.kept.fill_(True)  # nothing is settled yet
+                part.importance.follow(*part.matrices, method.beta1, method.beta2)
+                part.kept.fill_(True)  # a choice before the last zeroes Λ once, and the optimiser may fill it again
         if step == end or (start < step < end and step % method.interval == 0):
             total = sum(len(part.kept) for part in parts)
             count = budget(step, start, end, total, method.target_rank * len(parts))
             masks = most_important([part.importance.scores() for part in parts], count)
             for part, mask in zip(parts, masks):
                 part.kept.copy_(mask)
-        for part in parts:
+        for part in parts:  # at every step: after the last choice, the optimiser would fill Λ again
             part.lora_E.masked_fill_(~part.kept[:, None], 0.0)
 
     def stored(self) -> dict[str, Tensor]:
-        return {
-            f"base_model.model.{path}.{key}": tensor
-            for path, part in self.parts.items()
-            for key, tensor in (
-                ("lora_A", part.lora_A[part.kept]),
-                ("lora_B", part.lora_B[:, part.kept]),
-                ("lora_E", part.lora_E[part.kept]),
-            )
-        }
+        stored = {}
+        for path, part in self.parts.items():
+            stored[f"base_model.model.{path}.lora_A"] = part.lora_A[part.kept]
+            stored[f"base_model.model.{path}.lora_B"] = part.lora_B[:, part.kept]
+            stored[f"base_model.model.{path}.lora_E"] = part.lora_E[part.kept]
+        return stored
 
     @torch.no_grad()
     def fill(self, tensors: Mapping[str, Tensor]) -> None:
-        super().fill(tensors)  # refuses what does not fit; stored() are copies, so the values are still to come
+        super().fill(tensors)  # refuses what does not fit, but writes into the copies that stored() gives
         for path, part in self.parts.items():
-            A, B, E = (tensors[f"base_model.model.{path}.{key}"] for key in ("lora_A", "lora_B", "lora_E"))
-            part.lora_A[part.kept], part.lora_B[:, part.kept], part.lora_E[part.kept] = A, B, E
+            part.lora_A[part.kept] = tensors[f"base_model.model.{path}.lora_A"]
+            part.lora_B[:, part.kept] = tensors[f"base_model.model.{path}.lora_B"]
+            part.lora_E[part.kept] = tensors[f"base_model.model.{path}.lora_E"]
 
     def to_peft(self) -> dict:
-        """With the triplets that are left, of those that the method started from."""
+        """The settings, and which triplets are left of the initial ones."""
         pattern = {}
         for path, part in self.parts.items():
-            before = torch.tensor(self.method.pattern(path))
-            pattern[f"{path}.lora_E"] = before.masked_scatter(before, part.kept.cpu()).tolist()
-        whole = all(all(kept) for kept in pattern.values())
-        return self.method.to_peft(self.steps) | {"rank_pattern": None if whole else pattern}
+            kept = iter(part.kept.tolist())  # only for triplets that were there at the start
+            pattern[f"{path}.lora_E"] = [there and next(kept) for there in self.method.kept_at_start(path)]
+        pruned = not all(all(kept) for kept in pattern.values())
+        return self.method.to_peft(self.steps) | {"rank_pattern": pattern if pruned else None}

@@ -29,7 +29,7 @@ class LoRA(Method):
     Args:
         rank: r, at least 1 and at most min(in, out) of every target.
         alpha: the numerator of the scale s, above 0.
-        target_modules: which linear layers; see :func:`pefteach.methods.method.find_linear`.
+        target_modules: which linear layers; see :func:`pefteach.methods.targets.find_linear`.
         dropout: share of the inputs to A that is zeroed while training; the frozen path sees all of them.
         rslora: scale by alpha / √r.
 

@@ -1,16 +1,16 @@
 """What all methods share: attach, switch, detach, merge. ``targets.py`` finds the modules they act on.
 
 A **method** is a description (``LoRA(rank=8)``). ``attach(model, method)`` turns it into an **adapter** on that
-model. There are two ways for an adapter to act, and every technique is one of them or both:
+model. There are two kinds:
 
-* a **part** wraps the call of one module (:class:`Part`): it may change what goes in, what comes out, or not
-  call the module at all. A part on a linear layer is LoRA, on an MLP a bottleneck adapter, on a whole
-  attention module LLaMA-Adapter, and on the model itself a soft prompt: the call it wraps then has
-  ``inputs_embeds``, ``attention_mask`` and ``past_key_values`` to lengthen, and logits to trim;
-* a choice of the base's own tensors (:class:`TensorAdapter`) is trained in place: full fine-tuning, BitFit.
+* an adapter made of **parts** (:class:`PartsAdapter`). A part wraps the call of one module: it may change what goes in
+  and what comes out, and may call the module twice. Parts on linear layers make LoRA and (IA)³, on the halves of a
+  block bottleneck adapters, on attention modules LLaMA-Adapter. A part on the model itself is a soft prompt or a
+  prefix: the call it wraps has ``inputs_embeds``, ``attention_mask`` and ``past_key_values`` to lengthen;
+* a choice of the base's own tensors, trained in place (:class:`TensorAdapter`): full fine-tuning, BitFit.
 
-Budgets that change while training live in :meth:`Adapter.after_step`, regularisers in :meth:`Adapter.penalty`;
-``fit`` calls both.
+``fit`` calls :meth:`Adapter.after_step` after every step, and adds :meth:`Adapter.penalty` to the loss. AdaLoRA, whose
+ranks change while training, needs both.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from torch import Tensor, nn
 class Part(nn.Module):
     """What one adapter adds to one module of the model.
 
-    ``combines`` is for parts whose order on a module does not matter: parts that say the same word ("adds",
-    "scales") may be active together on one module, any others may not.
+    ``combines`` is for parts whose order on a module does not matter: parts of two adapters may be active together on
+    one module if they say the same word, such as "adds" or "scales". With None a part shares its module with no other.
     """
 
     combines: ClassVar[str | None] = None
@@ -51,7 +51,10 @@ class Part(nn.Module):
 
 
 class Adapted(nn.Module):
-    """Stands where a module of the base stood, and leads its call through the active parts."""
+    """Stands where a module of the base stood, and leads its call through the active parts.
+
+    ``base_layer`` is peft's name for that module; around the model itself it is the model's own ``forward``.
+    """
 
     def __init__(self, base_layer):
         super().__init__()

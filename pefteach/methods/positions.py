@@ -1,4 +1,4 @@
-"""Masks and positions when vectors of ours stand in front of the text, in the sequence or in the cache."""
+"""Mask, positions and length when n vectors stand before the text: prompts in the sequence, prefixes in the cache."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ def argument_names(model: nn.Module) -> list[str]:
 
 
 def extend(n: int, tokens: int, inputs: dict[str, Any], names: list[str]) -> dict[str, Any]:
-    """The inputs of a call as they must be behind ``n`` vectors that the caller knows nothing of.
+    """The inputs of a call, with a mask and positions that make room for ``n`` vectors the caller knows nothing of.
 
-    The mask (B, S) becomes (B, n + S). The T new tokens are numbered from n on, padding not counted, so that
-    padding on the left changes nothing: position_ids (B, T). Without a mask the model counts on by itself.
+    The mask (B, S) becomes (B, n + S). The positions (B, T) of the T new tokens go up by n. Where the caller gives
+    none, they count the mask's ones, so that padding on the left changes nothing; with neither, the model counts.
 
     Args:
-        tokens: T, how many tokens this call brings; the cache may hold earlier ones (S >= T).
-        inputs: the call's keyword arguments; left as they are.
+        tokens: T, how many tokens this call brings. S counts those in the cache too.
+        inputs: the call's keyword arguments; not changed.
         names: the arguments that the model takes, see :func:`argument_names`.
 
     Raises:
         ValueError: a mask that is not (B, S), where there is no telling which columns are tokens.
     """
     inputs = dict(inputs)
-    inputs.pop("cache_position", None)  # counted without our vectors; the model counts anew
+    inputs.pop("cache_position", None)  # counted without the n vectors; the model counts anew
     mask, positions = inputs.get("attention_mask"), inputs.pop("position_ids", None)
     if mask is not None:
         if mask.ndim != 2:
             raise ValueError(f"the attention mask must be (rows, tokens) here, not {tuple(mask.shape)}")
         if positions is None:
-            positions = (mask.long().cumsum(-1) - 1)[:, -tokens:]  # -1 at padding on the left: nobody looks there
+            positions = (mask.long().cumsum(-1) - 1)[:, -tokens:]  # padding on the left: -1, then n - 1
         inputs["attention_mask"] = torch.cat([mask.new_ones(len(mask), n), mask], 1)
     if positions is not None and "position_ids" in names:
         inputs["position_ids"] = positions + n
@@ -47,7 +47,8 @@ def check_length(config: Any, n: int, tokens: int) -> None:
 
     Args:
         config: the model's.
-        n: our vectors; tokens: those of the text, the cached ones included.
+        n: how many vectors.
+        tokens: how many of the text, the cached ones included.
 
     Raises:
         ValueError: more than ``max_position_embeddings`` together.

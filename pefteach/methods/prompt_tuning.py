@@ -4,9 +4,9 @@ Lester, Al-Rfou & Constant 2021, "The Power of Scale for Parameter-Efficient Pro
 
     logits = model([P ; E(X)]),    P: (n, D) trained,  E(X): (T, D) the embeddings of the text
 
-The caller notices none of it: the mask, the positions and the labels grow by n on the way in, and the n rows
-of logits that belong to P are cut off on the way out. ``p_tuning.py`` and ``multitask_prompt.py`` differ only
-in where the vectors come from; they build on this file.
+The caller notices none of it: the mask, the positions and the labels grow by n on the way in, and the n rows of logits
+that belong to P are cut off on the way out. ``p_tuning.py`` and ``multitask_prompt.py`` build on this file: they differ
+in where the vectors come from.
 """
 
 from __future__ import annotations
@@ -25,61 +25,9 @@ from pefteach.methods.targets import output_layer
 COMMON = 5000  # the paper samples from the 5,000 commonest tokens; most vocabularies begin with them
 
 
-class PromptPart(Part):
-    """Stands before the whole model and puts its vectors in front of the text. They stay in float32."""
-
-    own_inputs: ClassVar[tuple[str, ...]] = ()  # arguments of the model's call that are for the prompt alone
-
-    def __init__(self, model: Any, start: Tensor):
-        super().__init__()
-        self.embedding = nn.Embedding.from_pretrained(start.float(), freeze=False)  # (n, D)
-        self.embed, self.config, self.names = model.get_input_embeddings, model.config, argument_names(model)
-
-    def vectors(self) -> Tensor:
-        """P: (n, D), or (B, n, D) if every row has its own."""
-        return self.embedding.weight
-
-    def forward(self, call: Callable, *args: Any, **kwargs: Any) -> Any:
-        inputs = dict(zip(self.names, args, strict=False)) | kwargs
-        own = {key: inputs.pop(key) for key in self.own_inputs if key in inputs}
-        ids, text = inputs.pop("input_ids", None), inputs.pop("inputs_embeds", None)
-        text = self.embed()(ids) if text is None else text  # (B, T, D)
-        (B, T, _), n, cache = text.shape, self.embedding.num_embeddings, inputs.get("past_key_values")
-        past = cache.get_seq_length() if cache is not None else 0
-        check_length(self.config, n, max(0, past - n) + T)
-        inputs = extend(n, T, inputs, self.names)
-        if past == 0:  # later calls find the prompt in the cache
-            prompt = self.vectors(**own).to(text.dtype)
-            text = torch.cat([prompt.expand(B, -1, -1), text], 1)  # (B, n + T, D)
-            front = {"position_ids": range(n), "labels": [-100] * n, "token_type_ids": [0] * n}
-            for key, values in front.items():
-                if inputs.get(key) is not None:
-                    rows = inputs[key]  # (B, T)
-                    inputs[key] = torch.cat([rows.new_tensor(values).expand(len(rows), -1), rows], 1)
-        if "logits_to_keep" in self.names and inputs.get("labels") is None:
-            inputs["logits_to_keep"] = inputs.get("logits_to_keep") or T  # no need to score the prompt's own places
-        output = call(inputs_embeds=text, **inputs)
-        output.logits = output.logits[:, -T:]
-        return output
-
-
-class PromptAdapter(PartsAdapter):
-    """The adapter of one soft prompt, with peft's names for its tensors."""
-
-    @property
-    def part(self) -> Any:
-        return self.parts[""]
-
-    def tensors(self) -> dict[str, nn.Parameter]:
-        return {f"prompt_encoder.{key}": parameter for key, parameter in self.part.named_parameters()}
-
-    def stored(self) -> Mapping[str, Tensor]:
-        return {"prompt_embeddings": self.part.embedding.weight}
-
-
 @dataclass(frozen=True)
 class SoftPrompt(Method):
-    """What the methods that put trained vectors in front of the text share.
+    """What all methods share that put trained vectors in front of the text: their number, and where they fit.
 
     Args:
         tokens: n, how many vectors.
@@ -93,7 +41,7 @@ class SoftPrompt(Method):
         return self.tokens
 
     def make_part(self, model: Any, vocabulary: Tensor) -> PromptPart:
-        """The part, given the model's token embeddings (V, D)."""
+        """What a method adds: the part with its vectors, given the model's token embeddings (V, D)."""
         raise NotImplementedError
 
     def build(self, model: Any, name: str) -> PromptAdapter:
@@ -156,15 +104,69 @@ class PromptTuning(SoftPrompt):
             if self.tokenizer is None:
                 raise ValueError("a text needs its tokenizer: pass tokenizer=, or token ids as text=")
             ids = self.tokenizer.encode(ids, add_special_tokens=False)
-            ids = getattr(ids, "ids", ids)
+            ids = getattr(ids, "ids", ids)  # tokenizers gives an Encoding, transformers a list
         if not len(ids) or not all(0 <= i < V for i in ids):
             raise ValueError(f"text must be at least one token, with ids from 0 to {V - 1}, not {list(ids)}")
         return vocabulary[[ids[i % len(ids)] for i in range(self.tokens)]]
 
     def to_peft(self) -> dict:
-        # The values are in the file, so how they began does not matter; peft would look for the tokenizer again.
+        # The file has the values, so it does not matter how they began; told "TEXT", peft would load the tokenizer.
         return {"peft_type": self.peft_type, "num_virtual_tokens": self.tokens, "prompt_tuning_init": "RANDOM"}
 
     @classmethod
     def from_peft(cls, config: dict) -> PromptTuning:
         return cls(config["num_virtual_tokens"])
+
+
+class PromptPart(Part):
+    """Wraps the call of the whole model and puts its vectors in front of the text. They stay in float32."""
+
+    own_inputs: ClassVar[tuple[str, ...]] = ()  # keyword arguments that the part takes for itself, not for the model
+
+    def __init__(self, model: Any, start: Tensor):
+        super().__init__()
+        self.embedding = nn.Embedding.from_pretrained(start.float(), freeze=False)  # P: (n, D), under peft's name
+        self.embed = model.get_input_embeddings  # the function: its module would count among the part's own
+        self.config, self.names = model.config, argument_names(model)
+
+    def vectors(self) -> Tensor:
+        """P: (n, D), or (B, n, D) if every row has its own. Keyword arguments: ``own_inputs``."""
+        return self.embedding.weight
+
+    def forward(self, call: Callable, *args: Any, **kwargs: Any) -> Any:
+        inputs = dict(zip(self.names, args)) | kwargs
+        own = {key: inputs.pop(key) for key in self.own_inputs if key in inputs}
+        ids, text = inputs.pop("input_ids", None), inputs.pop("inputs_embeds", None)
+        text = self.embed()(ids) if text is None else text  # (B, T, D)
+        B, T, _ = text.shape
+        n, cache = self.embedding.num_embeddings, inputs.get("past_key_values")
+        past = cache.get_seq_length() if cache is not None else 0  # 0, or n and the text so far
+        check_length(self.config, n, max(0, past - n) + T)
+        inputs = extend(n, T, inputs, self.names)  # at every call: the mask has room for P, the text starts at n
+        if past == 0:  # at the first call only, as later ones find P in the cache: P itself, and what goes with it
+            prompt = self.vectors(**own).to(text.dtype)
+            text = torch.cat([prompt.expand(B, -1, -1), text], 1)  # (B, n + T, D)
+            front = {"position_ids": range(n), "labels": [-100] * n, "token_type_ids": [0] * n}  # -100: no loss
+            for key, values in front.items():
+                if inputs.get(key) is not None:
+                    rows = inputs[key]  # (B, T)
+                    inputs[key] = torch.cat([rows.new_tensor(values).expand(len(rows), -1), rows], 1)
+        if "logits_to_keep" in self.names and inputs.get("labels") is None:  # the loss needs logits for every label
+            inputs["logits_to_keep"] = inputs.get("logits_to_keep") or T  # spares P its logits; the default 0 means all
+        output = call(inputs_embeds=text, **inputs)
+        output.logits = output.logits[:, -T:]
+        return output
+
+
+class PromptAdapter(PartsAdapter):
+    """The adapter of one soft prompt. While training its tensors have peft's names; a file holds P alone."""
+
+    @property
+    def part(self) -> Any:
+        return self.parts[""]  # the empty path is the model itself
+
+    def tensors(self) -> dict[str, nn.Parameter]:
+        return {f"prompt_encoder.{key}": parameter for key, parameter in self.part.named_parameters()}
+
+    def stored(self) -> Mapping[str, Tensor]:
+        return {"prompt_embeddings": self.part.embedding.weight}

@@ -52,8 +52,9 @@ def attention_explorer(model: Decoder, tokenizer: Tokenizer, sentence: str, laye
     return Panel(
         draw,
         question="Which earlier tokens does this head read, and could you guess its job?",
-        look_for="a stripe that runs backwards (a head that reverses), a diagonal just below the middle (a head that "
-        "looks at the token before), and a bright first column (a head with nothing to do rests on <bos>).",
+        look_for="a diagonal just below the middle (a head that looks at the token before), a stripe further down (a "
+        "head that looks a fixed number of places back), and a bright first column (a head with nothing to do rests on "
+        "<bos>).",
         size=(6.0, 5.0),
         sentence=widgets.Text(sentence, description="Sentence"),
         layer=widgets.IntSlider(layer, 0, layers - 1, description="Layer"),

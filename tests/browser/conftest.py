@@ -8,10 +8,12 @@ import json
 import os
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -26,7 +28,8 @@ LESSONS = sorted(COURSE.glob("[0-9][0-9]_*.ipynb"))
 FLAGS = ["no-sandbox", "disable-gpu", "disable-background-networking", "disable-component-update", "disable-sync"]
 SETTINGS = course_lab.SETTINGS | {
     "@jupyterlab/docmanager-extension:plugin": {"autosave": False},
-    "@jupyterlab/notebook-extension:tracker": {"windowingMode": "none"},  # cells out of sight stay in the page
+    # Cells out of sight stay in the page, and nothing stands below the last one.
+    "@jupyterlab/notebook-extension:tracker": {"windowingMode": "none", "scrollPastEnd": False},
 }
 FOLDERS = (
     "JUPYTER_CONFIG_DIR",
@@ -77,6 +80,8 @@ def folder(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def lab(folder, tmp_path_factory):
     """A running JupyterLab: a function from a notebook's name to its address."""
+    # Whoever ends the tests ends the server too: one left behind, with a kernel at work, slows down the next run.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     home, token = tmp_path_factory.mktemp("lab"), secrets.token_hex(16)
     (home / "overrides.json").write_text(json.dumps(SETTINGS))
     with socket.socket() as free:
@@ -91,32 +96,44 @@ def lab(folder, tmp_path_factory):
         server = subprocess.Popen(
             [sys.executable, "-m", "jupyterlab", *options],
             env=os.environ | {name: str(home / name) for name in FOLDERS},
+            stdin=subprocess.DEVNULL,  # a server that reads a terminal from the background is stopped
             stdout=stream,
             stderr=subprocess.STDOUT,
         )
     for _ in range(600):
         assert server.poll() is None, log.read_text()
         try:
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/api/status?token={token}", timeout=2).close()
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/api/status?token={token}", timeout=10).close()
             break
+        except urllib.error.HTTPError as error:  # it knows no such token, so it is not ours
+            pytest.fail(f"another server took port {port}: {error}")
         except OSError:
             time.sleep(0.1)
+    else:
+        server.kill()
+        pytest.fail(f"JupyterLab does not answer on port {port}; its log says: {log.read_text()}")
     yield lambda name: f"http://127.0.0.1:{port}/doc/tree/{name}?token={token}&reset"
     server.kill()  # its kernels ended with their tests, and it has nothing to save
     server.wait()
 
 
+@pytest.fixture(scope="session")
+def tabs(chromium):
+    """Where tabs open. They share a cache, so that only the first one loads all of JupyterLab."""
+    return chromium.new_context(viewport={"width": 1200, "height": 1300})
+
+
 @pytest.fixture
-def open_notebook(lab, chromium):
-    """Open a notebook of the served folder in a fresh browser context; its kernel ends with the test."""
-    context = chromium.new_context(viewport={"width": 1200, "height": 1300})
+def open_notebook(lab, tabs):
+    """Open a notebook of the served folder in a new tab; its kernel ends with the test."""
     pages = []
 
     def go(name: str) -> Page:
-        pages.append(Page(context.new_page(), lab(name)))
+        pages.append(Page(tabs.new_page(), lab(name)))
         return pages[-1]
 
     yield go
     for page in pages:
         page.shut_down()
-    context.close()
+    for tab in tabs.pages:
+        tab.close()

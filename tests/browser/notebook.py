@@ -22,7 +22,21 @@ READ = """image => {
   for (const pixel of pixels) { hash = Math.imul(hash, 31) + pixel | 0; ink += pixel !== pixels[0]; }
   return {hash, ink, width: canvas.width, shown: image.clientWidth, alt: image.alt};
 }"""
+# What the kernel was asked and has not answered, from the first message on. It says "idle" after each that it is done.
+LISTEN = f"""() => {{
+  const asked = window.asked = {{count: 0, open: new Set(), last: 0}};
+  {NOTEBOOK}.sessionContext.session.kernel.anyMessage.connect((_, {{msg, direction}}) => {{
+    asked.last = performance.now();
+    if (direction === 'send' && ['shell', 'control'].includes(msg.channel)) {{
+      asked.count += 1;
+      asked.open.add(msg.header.msg_id);
+    }} else if (msg.header.msg_type === 'status' && msg.content.execution_state === 'idle') {{
+      asked.open.delete(msg.parent_header.msg_id);
+    }}
+  }});
+}}"""
 PATIENCE = 20_000  # milliseconds that only something broken takes, also on a busy machine
+QUIET = 400  # milliseconds without a message, after the last answer, in which the page shows what it was sent
 LEAST_INK = 500  # pixels; the axes of an otherwise empty plot have more, a blank sheet has none
 
 
@@ -35,8 +49,26 @@ class Page:
         page.on("console", lambda message: self.errors.append(message.text) if message.type == "error" else None)
         page.set_default_timeout(6 * PATIENCE)
         page.goto(address)
-        ready = "sessionContext?.isReady && w.sessionContext.session?.kernel?.status === 'idle'"
-        page.wait_for_function(f"() => {{ const w = window.jupyterapp && {NOTEBOOK}; return w?.{ready} }}")
+        self._wait_until_ready()
+        page.evaluate(LISTEN)
+
+    def _wait_until_ready(self) -> None:
+        """Wait for an idle kernel; a dialog, such as the one that asks for a kernel, would wait for an answer forever.
+
+        Raises:
+            AssertionError: a dialog is open, or nothing happens; with what the page shows instead.
+        """
+        context = f"(window.jupyterapp && {NOTEBOOK}?.sessionContext)"
+        kernel = f"{context}?.session?.kernel"
+        dialog = "document.querySelector('.jp-Dialog')"
+        try:
+            ready = f"{context}?.isReady && {kernel}?.status === 'idle'"
+            self.page.wait_for_function(f"() => {dialog} || {ready}")
+        except TooLate:
+            state = self.page.evaluate(f"() => `${{{kernel}?.status}}, ${{{kernel}?.connectionStatus}}`")
+            raise AssertionError(f"no idle kernel; it is {state}; the console says {self.errors}") from None
+        asks = self.page.evaluate(f"() => {dialog}?.innerText")
+        assert not asks, f"JupyterLab asks before it starts a kernel: {asks!r}"
 
     def run_all(self) -> list[str]:
         """Run the cells until each has a number or one has raised, and the kernel is quiet; the errors."""
@@ -62,11 +94,13 @@ class Page:
     def panels(self) -> list[Locator]:
         return self.page.locator(PANEL).all()
 
-    def dark(self) -> None:
-        self.page.evaluate(
-            "() => window.jupyterapp.commands.execute('apputils:change-theme', {theme: 'JupyterLab Dark'})"
+    def theme(self, name: str) -> None:
+        """Switch to JupyterLab's "Light" or "Dark" theme. The server keeps it, also for the next notebook."""
+        change = "name => window.jupyterapp.commands.execute('apputils:change-theme', {theme: `JupyterLab ${name}`})"
+        self.page.evaluate(change, name)
+        self.page.wait_for_function(
+            "light => document.body.dataset.jpThemeLight === light", arg=str(name == "Light").lower()
         )
-        self.page.wait_for_function("() => document.body.dataset.jpThemeLight === 'false'")
 
     def photograph(self, file: Path) -> None:
         """The whole notebook in one picture, as far as Chromium can make one."""
@@ -96,14 +130,11 @@ def keys_for(control: ElementHandle) -> list[str]:
     return ["ArrowUp", "ArrowDown"] if kind == "number" else ["Space"]  # a box, a radio button, a button
 
 
-def faults(panel: Locator, patience: int = PATIENCE) -> list[str]:
+def faults(panel: Locator) -> list[str]:
     """Move every control of an explorer by keyboard; what is wrong with how its picture follows.
 
     A control may have nothing to say in one state of the others ("size", while a model of fixed size is chosen), so
     one that does nothing is tried again with every list at its last choice.
-
-    Args:
-        patience: milliseconds to wait for a picture that differs, per key.
     """
     image, controls = panel.locator("img"), panel.locator(CONTROLS).element_handles()
     if image.count() != 1 or not controls:
@@ -111,26 +142,35 @@ def faults(panel: Locator, patience: int = PATIENCE) -> list[str]:
     found = []
     lists = panel.locator("select").element_handles()
     for control in controls:
-        if not moves(image, control, patience):
+        if not moves(image, control):
             for each in lists:
                 press(each, "Space End Enter")
-            if not lists or not moves(image, control, patience):
+            if not lists or not moves(image, control):
                 found.append(f"{label(control)!r} does not change the picture")
         found += [f"{label(control)!r}: {fault}" for fault in picture_faults(image.evaluate(READ))]
     return found
 
 
-def moves(image: Locator, control: ElementHandle, patience: int) -> bool:
-    """Press a control's keys until the picture has other pixels."""
-    before = [image.element_handle(), settled(image)]
+def moves(image: Locator, control: ElementHandle) -> bool:
+    """Press a control's keys until the picture has other pixels, or the kernel has answered and it has not."""
+    before = settled(image)
     differs = f"([image, hash]) => {{ const now = ({READ})(image); return now && now.hash !== hash }}"
+    answered = (
+        f"asked.count > count && asked.open.size === 0 && image.complete && performance.now() - asked.last > {QUIET}"
+    )
     for keys in keys_for(control):
+        count = image.page.evaluate("() => asked.count")
         press(control, keys)
         try:
-            image.page.wait_for_function(differs, arg=before, timeout=patience)
-            return True
+            image.page.wait_for_function(
+                f"([image, hash, count]) => ({differs})([image, hash]) || ({answered})",
+                arg=[image.element_handle(), before, count],
+                timeout=PATIENCE / 4,  # a key that the control does not take asks the kernel nothing
+            )
         except TooLate:
-            pass
+            continue
+        if image.page.evaluate(differs, [image.element_handle(), before]):
+            return True
     return False
 
 
@@ -142,13 +182,8 @@ def press(control: ElementHandle, keys: str) -> None:
 
 def settled(image: Locator) -> int:
     """The hash of the picture once the answers to earlier keys have all arrived."""
-    idle = f"() => {NOTEBOOK}.sessionContext.session.kernel.status === 'idle'"
-    old, new = None, image.evaluate(READ)["hash"]
-    while old != new:
-        image.page.wait_for_timeout(300)
-        image.page.wait_for_function(idle)
-        old, new = new, image.evaluate(READ)["hash"]
-    return new
+    image.page.wait_for_function(f"() => asked.open.size === 0 && performance.now() - asked.last > {QUIET}")
+    return image.evaluate(READ)["hash"]
 
 
 def label(control: ElementHandle) -> str:

@@ -46,8 +46,14 @@ def test_the_harness_sees_what_works_and_what_does_not(folder, open_notebook):
     assert page.run_all() == ["ZeroDivisionError: division by zero"]
     every, dead, blank = page.panels()
     assert faults(every) == []
-    assert faults(dead, patience=4000) == ["'dead' does not change the picture"]
+    assert faults(dead) == ["'dead' does not change the picture"]
     assert faults(blank) == ["'rank': the picture is blank"]
     assert page.errors == []
     page.page.evaluate("() => console.error('from the page')")
     assert page.errors == ["from the page"]
+
+
+def test_a_notebook_that_asks_for_a_kernel_is_not_waited_for(folder, open_notebook):
+    nbformat.write(nbformat.v4.new_notebook(), folder / "no_kernel.ipynb")
+    with pytest.raises(AssertionError, match=r"(?i)asks before it starts a kernel: 'select kernel"):
+        open_notebook("no_kernel.ipynb")

@@ -16,6 +16,7 @@ def stored_explorers(lesson) -> int:
 
 def test_lesson_in_jupyterlab(open_notebook, lesson, artefacts):
     page = open_notebook(lesson.name)
+    page.theme("Light")
     stored = page.stored_pictures()
     assert len(stored) >= stored_explorers(lesson) and not any(map(picture_faults, stored))
 
@@ -26,7 +27,8 @@ def test_lesson_in_jupyterlab(open_notebook, lesson, artefacts):
     panels = page.panels()
     assert len(panels) == stored_explorers(lesson)
     assert [fault for panel in panels for fault in faults(panel)] == []
-    page.dark()
+    page.theme("Dark")
+    page.photograph(artefacts / f"{lesson.stem}_dark.png")
     for number, panel in enumerate(panels, 1):
         panel.screenshot(path=artefacts / f"{lesson.stem}_explorer_{number}_dark.png")
     assert page.errors == []
