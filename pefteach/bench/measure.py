@@ -16,7 +16,7 @@ from typing import TypedDict
 
 from tqdm import tqdm
 
-PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "matplotlib", "ipywidgets", "jupyterlab")
+PACKAGES = ("torch", "transformers", "peft", "adapters", "bitsandbytes", "matplotlib", "ipywidgets", "jupyterlab")
 
 
 class Row(TypedDict):

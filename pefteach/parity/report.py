@@ -102,6 +102,8 @@ def _document(rows: list[dict]) -> str:
         "",
         f"No library has these, so tests hold them against the formula instead: {alone}.",
         "",
+        "peft's LLaMA-Adapter adds the bias of `o_proj` a second time; that one is taken off before the comparison.",
+        "",
         f"Measured with: {_where()}.",
         "",
     ]

@@ -1,0 +1,37 @@
+"""bitsandbytes as a reference that is right on every machine."""
+
+import pytest
+import torch
+
+bnb = pytest.importorskip("bitsandbytes")
+
+
+def quantised(x, kind="nf4", block_size=64, double=False):
+    """Its codes (bytes) and its state."""
+    return bnb.functional.quantize_4bit(x, blocksize=block_size, quant_type=kind, compress_statistics=double)
+
+
+def dequantised(packed, state):
+    """Its values. As one long row no block crosses the end of a row, which AVX-512 processors get wrong (H1)."""
+    shape, state.shape = state.shape, torch.Size([state.shape.numel()])
+    values = bnb.functional.dequantize_4bit(packed, state).reshape(shape)
+    state.shape = shape
+    return values
+
+
+def scales(state):
+    """Its scales, expanded if they are quantised."""
+    if not state.nested:
+        return state.absmax
+    return bnb.functional.dequantize_blockwise(state.absmax, state.state2) + state.offset
+
+
+def layer(linear, kind="nf4", double=False, compute_dtype=None):
+    """Its layer, with the CPU repacking off (H2)."""
+    new = bnb.nn.Linear4bit(linear.in_features, linear.out_features, True, compute_dtype, double, kind)
+    weight = linear.weight.detach().clone()
+    new.weight = bnb.nn.Params4bit(weight, False, compress_statistics=double, quant_type=kind, module=new)
+    new.bias = torch.nn.Parameter(linear.bias.detach().clone())
+    new.to("cpu")  # this is when it quantises
+    new.support_avx512bf16_for_cpu = False
+    return new

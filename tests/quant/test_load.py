@@ -1,0 +1,245 @@
+"""Whole models in 4 bits, by either back end, with adapters on them; and bitsandbytes' faults on AVX-512 kept out."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from pefteach.base import load_base
+from pefteach.methods import LoRA, attach, detach
+from pefteach.parity.families import make, make_batch
+from pefteach.quant import Linear4bit, dequantise, load_in_4bit, quantise
+from pefteach.quant.load import block_linears, four_bit_weight, guard
+from quant import peer
+
+FAMILIES = ("ours", "llama", "gpt2", "bert", "t5")
+
+
+def four_bit(model):
+    return {path for path, module in model.named_modules() if four_bit_weight(module) is not None}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_blocks_go_to_4_bits_and_the_rest_stays(family):
+    model, batch = make(family), make_batch(family)
+    wanted = {p for p, m in model.named_modules() if isinstance(m, nn.Linear) or type(m).__name__ == "Conv1D"}
+    outside = {path for path in wanted if not any(part.isdigit() for part in path.split("."))}
+    if family == "t5":
+        outside |= {path for path in wanted if path.endswith(".wo")}  # transformers keeps it in high precision
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    exact = model(**batch).logits
+    assert quantise(model) is model
+    assert four_bit(model) == wanted - outside and outside
+    for name, parameter in model.named_parameters():  # embeddings, norms, biases, head: what is left
+        assert torch.equal(parameter, before[name])
+    error = (model(**batch).logits - exact).square().mean() / exact.square().mean()
+    assert 0 < error < 0.2
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_both_back_ends_give_the_same_numbers(family):
+    batch = make_batch(family)
+    ours = quantise(make(family), double_quantisation=False)
+    theirs = quantise(make(family), "bitsandbytes", double_quantisation=False)
+    assert four_bit(ours) == four_bit(theirs)
+    torch.testing.assert_close(ours(**batch).logits, theirs(**batch).logits, rtol=1e-4, atol=1e-5)
+    assert ours.state_dict().keys() == theirs.state_dict().keys()
+    for key, tensor in theirs.state_dict().items():
+        if "quant_state" not in key:
+            assert torch.equal(ours.state_dict()[key], tensor), key
+
+
+@pytest.mark.parametrize("family", ["ours", "gpt2"])
+def test_a_model_takes_the_other_back_ends_state_dict(family):
+    batch = make_batch(family)
+    theirs = quantise(make(family), "bitsandbytes")
+    ours = quantise(make(family), kind="fp4")
+    ours.load_state_dict(theirs.state_dict())
+    torch.testing.assert_close(ours(**batch).logits, theirs(**batch).logits, rtol=1e-4, atol=1e-5)
+
+
+def train(model, batch, steps=20):
+    """The losses of LoRA on all linear layers."""
+    torch.manual_seed(0)
+    attach(model, LoRA(3, 7.0, "all-linear"))
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
+    losses = []
+    for _ in range(steps):
+        logits = model(**batch).logits[:, :-1]
+        loss = nn.functional.cross_entropy(logits.flatten(0, 1), batch["input_ids"][:, 1:].flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+@pytest.mark.parametrize("family", ["ours", "llama", "gpt2"])
+def test_lora_learns_alike_on_both_back_ends(family):
+    batch = make_batch(family)
+    ours = train(quantise(make(family), double_quantisation=False).train(), batch)
+    theirs = train(quantise(make(family), "bitsandbytes", double_quantisation=False).train(), batch)
+    assert ours == pytest.approx(theirs, abs=1e-4)
+    assert ours[-1] < 0.7 * ours[0]
+
+
+@pytest.mark.parametrize("backend", ["pefteach", "bitsandbytes"])
+@pytest.mark.parametrize("family", ["ours", "gpt2"])
+def test_merging_is_into_a_dequantised_copy(family, backend):
+    batch = make_batch(family)
+    model = quantise(make(family), backend)
+    bare = model(**batch).logits
+    adapter = attach(model, LoRA(3, 7.0, "all-linear"))
+    with torch.no_grad():
+        for parameter in adapter.tensors().values():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    wanted = model(**batch).logits
+    with pytest.raises(ValueError, match=r"is in few bits: call pefteach.quant.dequantise\(model\) first"):
+        adapter.merge()
+    torch.testing.assert_close(model(**batch).logits, wanted, rtol=0, atol=0)
+    assert dequantise(model) is model and not four_bit(model)
+    torch.testing.assert_close(model(**batch).logits, wanted)
+    adapter.merge()
+    torch.testing.assert_close(model(**batch).logits, wanted, rtol=1e-4, atol=1e-5)
+    detach(model)
+    torch.testing.assert_close(model(**batch).logits, bare, rtol=1e-4, atol=1e-5)
+    assert not any(p.requires_grad for path in block_linears(model) for p in [model.get_submodule(path).weight])
+
+
+def test_detaching_leaves_the_4_bit_base_as_it_was():
+    model, batch = quantise(make("ours")), make_batch("ours")
+    before, state = model(**batch).logits, copy.deepcopy(model.state_dict())
+    attach(model, LoRA())
+    detach(model)
+    assert torch.equal(model(**batch).logits, before)
+    assert all(torch.equal(tensor, state[key]) for key, tensor in model.state_dict().items())
+
+
+def test_the_base_that_ships():
+    model, _ = load_base()
+    bits = [layer.quantised.bits_per_parameter for _, layer in quantise(model).named_modules() if is_ours(layer)]
+    assert bits and all(4.125 < b < 4.2 for b in bits)  # small layers: the last group of scales is short
+
+
+def is_ours(layer):
+    return isinstance(layer, Linear4bit)
+
+
+def test_refusals():
+    with pytest.raises(ValueError, match="no back end is called 'gptq': choose one of pefteach, bitsandbytes"):
+        quantise(make("ours"), "gptq")
+    with pytest.raises(ValueError, match="kind must be 'nf4' or 'fp4', not 'int4'"):
+        quantise(make("ours"), kind="int4")
+    with pytest.raises(ValueError, match="in 4 bits already"):
+        quantise(quantise(make("ours")))
+    with pytest.raises(ValueError, match="in 4 bits already"):
+        quantise(quantise(make("ours"), "bitsandbytes"))
+    with pytest.raises(ValueError, match="no layer of this model is in 4 bits"):
+        dequantise(make("ours"))
+    with pytest.raises(ValueError, match="no blocks with linear layers"):
+        quantise(nn.Sequential(nn.Linear(2, 2)))
+    model = make("ours")
+    attach(model, LoRA())
+    with pytest.raises(ValueError, match="has adapters: quantise it first"):
+        quantise(model)
+    model = make("ours")
+    with torch.no_grad():
+        model.model.layers[1].mlp.down_proj.weight[3, 4] = torch.nan
+    with pytest.raises(ValueError, match=r"cannot quantise model.layers.1.mlp.down_proj: .* NaN"):
+        quantise(model)
+
+
+# --- checkpoints ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    pytest.importorskip("accelerate")
+    make("llama").save_pretrained(tmp_path)
+    return tmp_path
+
+
+def test_a_checkpoint_opens_in_4_bits(checkpoint):
+    batch = make_batch("llama")
+    theirs = load_in_4bit(str(checkpoint), compute_dtype=torch.float32, double_quantisation=False).cpu()
+    ours = quantise(make("llama"), double_quantisation=False)
+    assert four_bit(theirs) == four_bit(ours)
+    assert all(four_bit_weight(m).kind == "nf4" for m in theirs.modules() if four_bit_weight(m) is not None)
+    torch.testing.assert_close(theirs(**batch).logits, ours(**batch).logits, rtol=1e-4, atol=1e-5)
+
+
+def test_transformers_saves_and_ours_loads(checkpoint, tmp_path):
+    from safetensors.torch import load_file
+
+    theirs = load_in_4bit(str(checkpoint), compute_dtype=torch.float32)
+    theirs.save_pretrained(tmp_path / "4bit")
+    tensors = load_file(tmp_path / "4bit" / "model.safetensors")
+    ours = quantise(make("llama"), kind="fp4")
+    ours.load_state_dict(tensors)
+    batch = make_batch("llama")
+    torch.testing.assert_close(ours(**batch).logits, theirs.cpu()(**batch).logits, rtol=1e-4, atol=1e-5)
+
+
+# --- bitsandbytes' faults on AVX-512 (H1, H2) -----------------------------------------------------------------------
+
+
+def gradients_after_an_evaluation(model):
+    """Input gradients of the lowest 4-bit layer, and its output, before and after one forward pass in eval mode."""
+    layer = next(m for m in model.modules() if four_bit_weight(m) is not None)
+    found = []
+    for _ in range(2):
+        x = torch.randn(3, layer.in_features, generator=torch.Generator().manual_seed(0)).requires_grad_()
+        y = layer.train()(x)
+        y.sum().backward()
+        found.append((y.detach(), x.grad))
+        with torch.no_grad():
+            layer.eval()(torch.randn(3, layer.in_features))
+    return found
+
+
+def test_the_guard_keeps_gradients_flowing_after_an_evaluation():
+    model = quantise(make("llama"), "bitsandbytes")
+    (y, dx), (y_after, dx_after) = gradients_after_an_evaluation(model)
+    assert torch.equal(y, y_after) and torch.equal(dx, dx_after)
+
+
+@pytest.mark.filterwarnings("ignore:bitsandbytes..gemv_4bit")
+def test_without_the_guard_they_do_not():
+    """The repacking itself runs on any processor; only the kernel for its result needs AVX512-BF16."""
+    model = quantise(make("llama"), "bitsandbytes")
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = True  # as it is on such a processor
+    try:
+        (_, dx), (_, dx_after) = gradients_after_an_evaluation(model)
+    except RuntimeError:  # a kernel that this processor lacks
+        return
+    assert dx_after is None or not torch.allclose(dx, dx_after)
+
+
+def with_h1(monkeypatch):
+    """Let bitsandbytes take its scales as its AVX-512 kernel does: row * (in // block) + column // block."""
+
+    def wrong(packed, state):
+        rows, columns = state.shape
+        levels = peer.bnb.functional.get_4bit_type(state.quant_type, "cpu")
+        codes = torch.stack([packed.view(-1) >> 4, packed.view(-1) & 15], 1).view(-1).int()[: rows * columns]
+        row, column = torch.arange(rows)[:, None], torch.arange(columns)
+        scales = peer.scales(state)[row * (columns // state.blocksize) + column // state.blocksize]
+        return (levels[codes].view(rows, columns) * scales).to(state.dtype)
+
+    monkeypatch.setattr(peer.bnb.functional, "dequantize_4bit", wrong)
+
+
+def test_rows_that_are_not_whole_blocks_are_refused_where_bitsandbytes_gets_them_wrong(monkeypatch):
+    with_h1(monkeypatch)
+    quantise(make("llama"), "bitsandbytes")  # 64 and 128 inputs: whole blocks
+    with pytest.raises(ValueError, match=r"dequantises model.layers.0.self_attn.q_proj .* wrongly on this machine"):
+        quantise(make("llama"), "bitsandbytes", block_size=128)
+    quantise(make("llama"), block_size=128)  # our own has no such fault
+
+
+def test_the_guard_leaves_other_models_alone():
+    model = make("ours")
+    assert guard(model) is model

@@ -1,0 +1,182 @@
+"""4-bit quantisation as people get it wrong. Each puts a faulty piece into the package; pytest takes it out again."""
+
+import dataclasses
+
+import torch
+
+from pefteach.quant import blockwise, codebooks, double, four_bit, linear4bit, load
+from pefteach.quant.grids import in_groups
+from pefteach.quant.linear4bit import Linear4bit
+from quant import checks
+
+pack = four_bit.pack_pairs
+
+
+def forget():
+    """Empty the caches, so that a patch is seen, and does not outlive its test."""
+    for cached in (codebooks.codebook, codebooks.boundaries, four_bit._pairs):
+        cached.cache_clear()
+
+
+def encoding(change):
+    """Change what ``encode`` returns for 4-bit codes."""
+
+    def patch(monkeypatch):
+        right = four_bit.encode
+        monkeypatch.setattr(four_bit, "encode", lambda x, name, size: change(x.float(), size, *right(x, name, size)))
+
+    return patch
+
+
+def dequantising(change):
+    """Change a quantised tensor, or the precision, before it is dequantised."""
+
+    def patch(monkeypatch):
+        right = four_bit.Quantised4bit.dequantise
+        monkeypatch.setattr(
+            four_bit.Quantised4bit, "dequantise", lambda q, dtype=None: change(right, q, dtype or q.dtype)
+        )
+
+    return patch
+
+
+def levels(change):
+    """Change the levels of NF4."""
+    return lambda patch: patch.setattr(codebooks, "_NF4", change(torch.tensor(codebooks._NF4)).tolist())
+
+
+def one_scale(x, size, codes, absmax):
+    whole, _ = blockwise.encode(x, "nf4", len(x))
+    return torch.cat([whole, codes[len(whole) :]]), absmax.amax().expand_as(absmax)
+
+
+def uniform_steps(x, size, codes, absmax):
+    scaled = in_groups(x, size) / absmax.clamp(min=1e-38)[:, None]
+    return (scaled * 7.5 + 7.5).round().clamp(0, 15).to(torch.uint8).view(-1), absmax
+
+
+def upper_ties(patch):
+    patch.setattr(blockwise, "count_below", lambda x, edges: torch.bucketize(x, edges, right=True).to(torch.uint8))
+
+
+def signed_codes(right, q, dtype):
+    """The code of an int4 for the upper half, whose sign is lost: 8 to 15 become 7 to 0."""
+    return right(dataclasses.replace(q, packed=q.packed ^ 0x80), dtype)
+
+
+def rounded_first(right, q, dtype):
+    """Level and scale in the low precision before they are multiplied."""
+    if isinstance(q.absmax, double.NestedAbsmax):
+        return right(q, dtype)
+    levels = right(dataclasses.replace(q, absmax=torch.ones_like(q.absmax)), dtype)
+    return levels * q.absmax.to(dtype).repeat_interleave(q.block_size)[: levels.numel()].view(levels.shape)
+
+
+def no_offset_back(patch):
+    patch.setattr(double.NestedAbsmax, "expand", lambda s: double.decode(s.codes, s.absmax, "dynamic", double.BLOCK))
+
+
+def no_offset(patch):
+    def compress(absmax):
+        codes, scales = double.encode(absmax, "dynamic", double.BLOCK)
+        return double.NestedAbsmax(codes[: len(absmax)], scales, torch.zeros(()))
+
+    patch.setattr(four_bit, "compress", compress)
+
+
+def codes_from_quantised_scales(patch):
+    right = four_bit.quantise_4bit
+
+    def quantise(x, kind="nf4", block_size=64, double_quantisation=False):
+        q = right(x, kind, block_size, double_quantisation)
+        scales = q.absmax.expand() if double_quantisation else q.absmax
+        scales = scales.repeat_interleave(block_size)[: x.numel()]
+        midpoints, order = codebooks.boundaries(kind)
+        codes = order[torch.bucketize(x.reshape(-1).float() / scales, midpoints)]
+        return dataclasses.replace(q, packed=pack(codes)[:, None])
+
+    patch.setattr(checks, "quantise_4bit", quantise)
+
+
+def rows_for_blocks(patch):
+    """A block ends where its row ends."""
+    right = four_bit.quantise_4bit
+
+    def quantise(x, kind="nf4", block_size=64, double_quantisation=False):
+        return right(x, kind, min(block_size, x.shape[-1]), double_quantisation)
+
+    patch.setattr(checks, "quantise_4bit", quantise)
+
+
+# wrong -> patch; the checks of ``checks.py`` look for these
+NUMBERS = {
+    "one scale for the whole tensor": encoding(one_scale),
+    "a block ends with its row": rows_for_blocks,
+    "the low half first": lambda patch: patch.setattr(four_bit, "pack_pairs", lambda c: pack(c) << 4 | pack(c) >> 4),
+    "rounded to even steps": encoding(uniform_steps),
+    "ties to the upper level": upper_ties,
+    "a symmetric code book": levels(lambda v: torch.cat([-v[8:].flip(0), v[8:]])),
+    "no level at zero": levels(lambda v: torch.where(v == 0, v + 0.01, v)),
+    "the paper's equation 4 without its ends": levels(lambda v: v / v[1].abs()),
+    "scaled by the standard deviation": encoding(lambda x, size, codes, _: (codes, in_groups(x, size).std(1))),
+    "scaled by the largest value, not magnitude": encoding(lambda x, size, c, _: (c, in_groups(x, size).amax(1))),
+    "scales in half precision": encoding(lambda x, size, codes, absmax: (codes, absmax.half().float())),
+    "int4 codes whose sign is lost": dequantising(signed_codes),
+    "rounded before the product": dequantising(rounded_first),
+    "product rounded to bfloat16 first": dequantising(lambda right, q, dtype: right(q, torch.bfloat16).to(dtype)),
+    "the offset not put back": no_offset_back,
+    "no offset taken off": no_offset,
+    "the scales' scales per 256 weights": lambda patch: patch.setattr(double, "BLOCK", 4),
+    "scales on a uniform 8-bit grid": lambda patch: patch.setattr(
+        codebooks, "derive_dynamic", lambda: torch.linspace(-1, 1, 256)
+    ),
+    "codes from the quantised scales": codes_from_quantised_scales,
+}
+
+
+def gradient_for_the_base(patch):
+    """The layer as autograd would do it: the full weight waits for the backward pass."""
+    patch.setattr(linear4bit._FrozenLinear, "apply", lambda x, w: torch.nn.functional.linear(x, w.dequantise(x.dtype)))
+
+
+def dequantised_once(patch):
+    right = Linear4bit.from_linear.__func__
+
+    def from_linear(cls, layer, *how, **settings):
+        new = right(cls, layer, *how, **settings)
+        new.full = torch.nn.Parameter(new.weight, requires_grad=False)
+        return new
+
+    patch.setattr(Linear4bit, "from_linear", classmethod(from_linear))
+
+
+def the_head_too(patch):
+    patch.setattr(load, "block_linears", lambda model: {p: m for p, m in load.base_modules(model) if load.is_linear(m)})
+
+
+def merging_into_a_copy_that_is_lost(patch):
+    patch.setattr(Linear4bit, "weight", property(lambda self: torch.nn.Parameter(self.quantised.dequantise())))
+
+
+# wrong -> (patch, the names of the tests that look for it)
+LAYERS = {
+    "the base's weight kept for the backward pass": (gradient_for_the_base, "test_the_base_gets_no_gradient"),
+    "dequantised once and kept": (dequantised_once, "test_the_base_gets_no_gradient"),
+    "the head in 4 bits": (the_head_too, "test_the_blocks_go_to_4_bits"),
+    "fp4, the library's default": (
+        lambda patch: patch.setattr(Linear4bit.from_linear.__func__, "__defaults__", ("fp4", 64, True, None)),
+        "test_says_what_it_is",
+    ),
+    "merging into a copy that is lost": (merging_into_a_copy_that_is_lost, "test_merging_is_into_a_dequantised_copy"),
+    "no guard against repacking": (
+        lambda patch: patch.setattr(load, "guard", lambda model: model), "test_rows_that_are_not_whole_blocks",
+    ),
+    "scales rounded by .half()": (
+        lambda patch: patch.setattr(
+            Linear4bit, "_apply",
+            lambda self, fn, recurse=True: setattr(self, "quantised", self.quantised.map(fn))
+            or torch.nn.Module._apply(self, fn),
+        ),
+        "test_a_change_of_precision",
+    ),
+}  # fmt: skip
