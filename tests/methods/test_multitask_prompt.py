@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from methods.test_prompt_tuning import logits, ours_opens_pefts, peft_opens_ours
 
+from methods.test_prompt_tuning import logits, ours_opens_pefts, peft_opens_ours
 from pefteach.corpus.batches import Example, collate
 from pefteach.interop import load_adapter, save_adapter
 from pefteach.methods import MultitaskPrompt, attach, detach, multitask_prompt

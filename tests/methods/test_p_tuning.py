@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from methods.test_prompt_tuning import logits, ours_opens_pefts, peft_opens_ours
 from safetensors.torch import load_file
 
+from methods.test_prompt_tuning import logits, ours_opens_pefts, peft_opens_ours
 from pefteach.interop import load_adapter, save_adapter
 from pefteach.methods import PTuning, attach
 from pefteach.parity.compare import shake

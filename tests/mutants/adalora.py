@@ -1,10 +1,10 @@
 """AdaLoRA, as people get it wrong."""
 
 import torch
-from methods import test_adalora as own
-from methods.test_weight_files import there_and_back
 from torch import nn
 
+from methods import test_adalora as own
+from methods.test_weight_files import there_and_back
 from mutants.mutant import Mutant
 from pefteach.methods import adalora
 from pefteach.methods.adalora import AdaLoRA, AdaLoRAAdapter, AdaLoRAPart

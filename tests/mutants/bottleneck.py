@@ -4,10 +4,10 @@ import dataclasses
 from functools import partial
 
 import torch
-from methods import test_bottleneck as particular
 from torch import nn
 from torch.nn import functional as F
 
+from methods import test_bottleneck as particular
 from mutants.mutant import Mutant
 from pefteach.interop import adapters_files
 from pefteach.methods import bottleneck, sites

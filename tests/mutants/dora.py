@@ -1,11 +1,11 @@
 """DoRA, as people get it wrong."""
 
 import torch
-from methods import test_dora as own
-from methods.test_weight_files import there_and_back
 from torch import nn
 from torch.nn import functional as F
 
+from methods import test_dora as own
+from methods.test_weight_files import there_and_back
 from mutants.mutant import Mutant, on
 from pefteach.methods.dora import DoRA, DoRAPart
 from pefteach.methods.lora import LoRAPart

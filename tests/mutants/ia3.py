@@ -1,10 +1,10 @@
 """(IA)³, as people get it wrong."""
 
 import torch
-from methods import test_ia3 as own
-from methods.test_weight_files import there_and_back
 from torch import nn
 
+from methods import test_ia3 as own
+from methods.test_weight_files import there_and_back
 from mutants.mutant import Mutant
 from pefteach.methods import ia3
 from pefteach.methods.ia3 import IA3, IA3Part

@@ -1,10 +1,10 @@
 """LLaMA-Adapter, as people get it wrong."""
 
 import torch
-from methods import test_llama_adapter as particular
 from torch import nn
 from torch.nn import functional as F
 
+from methods import test_llama_adapter as particular
 from mutants.mutant import Mutant
 from pefteach.methods import llama_adapter
 from pefteach.methods.llama_adapter import LlamaAdapterPart, NumberingPart

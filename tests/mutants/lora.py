@@ -2,10 +2,10 @@
 
 import math
 
-from methods import test_lora as particular
 from torch import nn
 from torch.nn import functional as F
 
+from methods import test_lora as particular
 from mutants.mutant import Mutant
 from pefteach.methods.lora import LoRA, LoRAPart
 from pefteach.methods.method import PartsAdapter

@@ -1,9 +1,9 @@
 """Multitask prompt tuning, as people get it wrong."""
 
 import torch
-from methods import test_multitask_prompt as particular
 from torch import nn
 
+from methods import test_multitask_prompt as particular
 from mutants.mutant import Mutant, on
 from pefteach.methods import multitask_prompt
 from pefteach.methods.multitask_prompt import MultitaskAdapter, MultitaskPart

@@ -1,9 +1,9 @@
 """P-tuning, as people get it wrong."""
 
 import torch
-from methods import test_p_tuning as particular
 from torch import nn
 
+from methods import test_p_tuning as particular
 from mutants.mutant import Mutant, on
 from pefteach.methods.p_tuning import PTuningAdapter, PTuningPart
 from pefteach.methods.prompt_tuning import PromptAdapter, PromptPart

@@ -1,9 +1,9 @@
 """Prefix tuning, as people get it wrong."""
 
 import torch
-from methods import test_prefix_tuning as particular
 from torch import nn
 
+from methods import test_prefix_tuning as particular
 from mutants.mutant import Mutant
 from pefteach.methods import prefix_tuning
 from pefteach.methods.positions import extend

@@ -1,9 +1,9 @@
 """Prompt tuning, as people get it wrong."""
 
 import torch
-from methods import test_prompt_tuning as particular
 from torch import nn
 
+from methods import test_prompt_tuning as particular
 from mutants.mutant import Mutant, on
 from pefteach.methods import prompt_tuning
 from pefteach.methods.positions import extend

@@ -1,10 +1,10 @@
 """Full fine-tuning, the last blocks and BitFit, as people get them wrong."""
 
 import torch
-from methods import test_selective as own
 from torch import nn
 from torch.nn import functional as F
 
+from methods import test_selective as own
 from mutants.mutant import Mutant
 from pefteach import train
 from pefteach.measure import parameters
