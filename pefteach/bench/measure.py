@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import platform
+import random
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -41,17 +42,17 @@ def row(name: str, unit: str, ours: float, bar: float | None, peer: float | None
 def take_turns(arms: Mapping[str, Callable[[], object]], rounds: int, warmup: int = 2) -> dict[str, float]:
     """Run every arm once per round and return each arm's median seconds.
 
-    What disturbs the machine for a while then disturbs all arms alike. Every round starts with another arm, so
-    that none always finds the caches as the same neighbour left them.
+    What disturbs the machine for a while then disturbs all arms alike. Every round has another order, so that none
+    always finds the caches as the same neighbour left them.
     """
-    names = list(arms)
+    names, dice = list(arms), random.Random(0)
     times: dict[str, list[float]] = {name: [] for name in arms}
     collecting = gc.isenabled()
     gc.disable()  # a collection would be charged to whichever arm it falls on
     try:
         for turn in tqdm(range(-warmup, rounds), desc="measuring", leave=False, disable=None):
-            first = turn % len(names)
-            for name in names[first:] + names[:first]:
+            dice.shuffle(names)
+            for name in names:
                 began = time.perf_counter()
                 arms[name]()
                 if turn >= 0:
