@@ -75,7 +75,7 @@ CONTESTS: dict[str, Contest] = {
 }
 
 
-def measure(rounds: int = 20, width: int = 512) -> list[Row]:
+def measure(rounds: int = 50, width: int = 512) -> list[Row]:
     """Milliseconds per step, all arms taking turns step by step."""
     base, ids = llama(width), torch.randint(VOCABULARY, (BATCH, LENGTH))
     arms: dict[str, Callable[[], object]] = {"forward": lambda: _forward(base, ids)}
