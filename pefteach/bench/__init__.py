@@ -9,7 +9,7 @@ import rich
 from rich.markup import escape
 from rich.table import Table
 
-from pefteach.bench.measure import Row, machine
+from pefteach.bench.measure import Row, machine, where
 
 NAMES = tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name != "measure"))
 
@@ -31,7 +31,7 @@ def print_bench(name: str, json: bool) -> None:
 
 def table(name: str, rows: list[Row]) -> Table:
     """Rows as people read them. A bar is for the ratio where there is one, and for our own figure elsewhere."""
-    drawn = Table(title=f"pefteach bench {name}", caption=", ".join(f"{k} {v}" for k, v in machine().items()))
+    drawn = Table(title=f"pefteach bench {name}", caption=where())
     for column in ("", "ours", "peer", "ratio", "bar", "holds"):
         drawn.add_column(column, justify="left" if column in ("", "holds") else "right")
     for row in rows:

@@ -81,6 +81,11 @@ def machine() -> dict[str, str | int]:
     return facts
 
 
+def where() -> str:
+    """The same facts in one line."""
+    return ", ".join(f"{key} {value}" for key, value in machine().items())
+
+
 def _cpu() -> str:
     listed = Path("/proc/cpuinfo")  # Linux; elsewhere platform knows
     lines = listed.read_text().splitlines() if listed.exists() else []

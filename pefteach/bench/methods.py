@@ -122,9 +122,7 @@ def contestants(base: nn.Module, contest: Contest, ids: Tensor) -> tuple[Callabl
     from pefteach.parity.reference import REFERENCES
 
     reference = REFERENCES[contest.reference](deepcopy(base), adapter)
-    with torch.no_grad():
-        for key, tensor in adapter.tensors().items():
-            reference.peers[key].copy_(tensor)
+    reference.take_over(adapter)
     return ours, training_step(reference.model.train(), inputs, reference.penalty, reference.after_step)
 
 

@@ -16,7 +16,7 @@ Where the block normalises the sum, as BERT's does, Pfeiffer's A reads the norma
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
@@ -105,13 +105,9 @@ class Bottleneck(Method):
             parts |= {f"{path}.{site}": part for site, part in placed.items()}
         return PartsAdapter(self, model, name, parts)
 
-    def to_peft(self) -> dict:
-        return {"peft_type": None, "method": type(self).__name__, **asdict(self)}
-
     @classmethod
-    def from_peft(cls, config: dict) -> Bottleneck:
-        settings = {field.name: config[field.name] for field in fields(cls)}
-        return cls(**settings | {"sites": settings["sites"] and Sites(**settings["sites"])})
+    def from_peft(cls, config: dict) -> Method:
+        return super().from_peft(config | {"sites": config["sites"] and Sites(**config["sites"])})
 
 
 @dataclass(frozen=True)

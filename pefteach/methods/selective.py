@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -32,13 +32,6 @@ class Selective(Method):
 
     def build(self, model: nn.Module, name: str) -> TensorAdapter:
         return TensorAdapter(self, model, name, self.choose(model))
-
-    def to_peft(self) -> dict:
-        return {"peft_type": None, "method": type(self).__name__, **asdict(self)}
-
-    @classmethod
-    def from_peft(cls, config: dict) -> Selective:
-        return cls(**{field.name: config[field.name] for field in fields(cls)})
 
 
 @dataclass(frozen=True)
@@ -106,8 +99,7 @@ class BitFit(Selective):
     formula: ClassVar[str] = "one per output of a layer with a bias"
 
     def build(self, model: nn.Module, name: str) -> TensorAdapter:
-        layers = find_linear(model, self.add_to) if self.add_to else {}
-        new: dict[str, Any] = {f"{path}.bias": layer for path, layer in layers.items() if layer.bias is None}
+        new = {f"{path}.bias": layer for path, layer in self.bare_layers(model).items()}
         chosen = self.choose(model)
         for key, layer in new.items():
             chosen[key] = nn.Parameter(torch.zeros(linear_shape(layer)[1]).to(layer.weight))
@@ -116,12 +108,16 @@ class BitFit(Selective):
             raise ValueError(f"this model has no biases: add zero ones with add_to=, to any of {', '.join(names)}")
         return _BiasAdapter(self, model, name, chosen, new)
 
+    def bare_layers(self, model: nn.Module) -> dict[str, Any]:
+        """The layers of ``add_to`` that have no bias, by path."""
+        layers: dict[str, Any] = find_linear(model, self.add_to) if self.add_to else {}
+        return {path: layer for path, layer in layers.items() if layer.bias is None}
+
     def choose(self, model: nn.Module) -> dict[str, nn.Parameter]:
         return {n: p for n, p in base_parameters(model).items() if n.endswith("bias")}
 
     def trained_parameters(self, model: nn.Module) -> int:
-        layers = find_linear(model, self.add_to) if self.add_to else {}
-        new = sum(linear_shape(layer)[1] for layer in layers.values() if layer.bias is None)
+        new = sum(linear_shape(layer)[1] for layer in self.bare_layers(model).values())
         return new + super().trained_parameters(model)
 
     def to_peft(self) -> dict:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Callable, Mapping
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -31,6 +34,19 @@ class Differences:
     @property
     def largest(self) -> float:
         return max(self.forward, self.gradient, self.training, self.merged or 0.0)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Silence the libraries' advice on settings that are chosen on purpose here."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
 
 
 def compare(case: Case, family: str) -> Differences:
@@ -83,9 +99,7 @@ def pair(case: Case, family: str) -> tuple[nn.Module, Adapter, Reference]:
     reference = REFERENCES[case.reference](base, adapter)
     shake(adapter.tensors())
     assert reference.peers.keys() == adapter.tensors().keys(), "the reference trains other tensors"
-    with torch.no_grad():
-        for key, tensor in adapter.tensors().items():
-            reference.peers[key].copy_(tensor)
+    reference.take_over(adapter)
     return ours, adapter, reference
 
 

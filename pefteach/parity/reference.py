@@ -37,6 +37,12 @@ class Reference:
     penalty: Callable[[], Tensor | float] = lambda: 0.0
     after_step: Callable[[int, int], object] = lambda step, steps: None
 
+    @torch.no_grad()
+    def take_over(self, adapter: Adapter) -> None:
+        """Set its trained tensors to the values of ours."""
+        for key, tensor in adapter.tensors().items():
+            self.peers[key].copy_(tensor)
+
 
 def in_peft(model: Any, adapter: Adapter) -> Reference:
     """``adapter``'s method on a bare ``model``, by peft, from the configuration that we would save."""

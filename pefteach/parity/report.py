@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json as json_
-import logging
-import warnings
 
 import rich
 from rich.table import Table
 from tqdm import tqdm
 
-from pefteach.bench.measure import machine, need
+from pefteach.bench.measure import machine, need, where
 from pefteach.parity.cases import CASES
-from pefteach.parity.compare import Differences, compare
+from pefteach.parity.compare import Differences, compare, quiet
 from pefteach.paths import ROOT
 
 BAR = 1e-5
@@ -52,10 +50,8 @@ def measure(names: list[str]) -> list[dict]:
     for package in {case.reference for name, case in CASES.items() if name in names and case.reference}:
         need(package)
     pairs = [(name, family) for name in names for family in CASES[name].compared_on]
-    logging.disable(logging.WARNING)  # the libraries advise on settings that are chosen on purpose here
     rows = []
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quiet():
         for name, family in tqdm(pairs, desc="comparing", leave=False, disable=None):
             found: Differences = compare(CASES[name], family)
             rows.append({
@@ -63,7 +59,6 @@ def measure(names: list[str]) -> list[dict]:
                 "ratio": None, "bar": BAR, "holds": found.largest <= BAR,
                 **{column: getattr(found, column) for column in COLUMNS},
             })  # fmt: skip
-    logging.disable(logging.NOTSET)
     return rows
 
 
@@ -72,16 +67,12 @@ def _cells(row: dict) -> list[str]:
 
 
 def _table(rows: list[dict]) -> Table:
-    table = Table(title="Largest difference from the reference", caption=_where())
+    table = Table(title="Largest difference from the reference", caption=where())
     for column in ("", "reference", *COLUMNS, "holds"):
         table.add_column(column)
     for row in rows:
         table.add_row(row["name"], row["reference"], *_cells(row), "yes" if row["holds"] else "NO")
     return table
-
-
-def _where() -> str:
-    return ", ".join(f"{key} {value}" for key, value in machine().items())
 
 
 def _document(rows: list[dict]) -> str:
@@ -104,7 +95,7 @@ def _document(rows: list[dict]) -> str:
         "",
         "peft's LLaMA-Adapter adds the bias of `o_proj` a second time; that one is taken off before the comparison.",
         "",
-        f"Measured with: {_where()}.",
+        f"Measured with: {where()}.",
         "",
     ]
     return "\n".join(lines)

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from pefteach.corpus.batches import Example
 from pefteach.interop import load_adapter, save_adapter
-from pefteach.methods import Adapter, activate, adapters, attach, detach
+from pefteach.methods import Adapter, Method, activate, adapters, attach, detach
 from pefteach.methods.selective import Selective
 from pefteach.parity.cases import Case
 from pefteach.parity.compare import loss, shake
@@ -61,6 +61,15 @@ def train(model: nn.Module, adapter: Adapter, batch: dict, steps: int = 4) -> li
         losses.append(value.item())
     model.eval()
     return losses
+
+
+def refuses(model: nn.Module, method: Method, message: str) -> None:
+    """Attaching is refused with that message, and the model is what it was."""
+    keys = list(model.state_dict())
+    with pytest.raises(ValueError, match=message):
+        attach(model, method)
+    assert list(model.state_dict()) == keys and not adapters(model)
+    assert all(p.requires_grad for p in model.parameters())
 
 
 def starts_as_the_base(case: Case, family: str) -> None:

@@ -1,9 +1,7 @@
 """Apply each mutant and see which checks notice."""
 
 import json as json_
-import logging
 import pkgutil
-import warnings
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -17,7 +15,7 @@ from contract.checks import CHECKS
 from mutants.mutant import Mutant
 from pefteach.bench.measure import machine
 from pefteach.parity.cases import CASES
-from pefteach.parity.compare import compare
+from pefteach.parity.compare import compare, quiet
 
 
 def all_mutants() -> list[Mutant]:
@@ -67,16 +65,13 @@ def print_mutants(json: bool = False) -> int:
     """
     mutants = all_mutants()
     rows = []
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        logging.disable(logging.WARNING)
+    with quiet():
         for mutant in tqdm(mutants, desc="mutants", leave=False, disable=None):
             found = caught_by(mutant)
             rows.append({
                 "name": f"{mutant.case}: {mutant.wrong}", "family": mutant.family, "ours": len(found), "peer": None,
                 "ratio": None, "bar": 1, "holds": bool(found), "caught_by": found,
             })  # fmt: skip
-        logging.disable(logging.NOTSET)
     if json:
         print(json_.dumps({"machine": machine(), "rows": rows}, indent=2))
     else:
