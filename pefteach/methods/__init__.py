@@ -1,14 +1,16 @@
-"""One file per technique; ``method.py`` is what they share."""
+"""One file per technique. ``method.py`` is what all share, ``bottleneck.py`` and ``soft_prompt.py`` what three do."""
 
 from pefteach.methods.adalora import AdaLoRA
-from pefteach.methods.bottleneck import HoulsbyAdapters, ParallelAdapters, PfeifferAdapters
 from pefteach.methods.dora import DoRA
+from pefteach.methods.houlsby import HoulsbyAdapters
 from pefteach.methods.ia3 import IA3
 from pefteach.methods.llama_adapter import LlamaAdapter
 from pefteach.methods.lora import LoRA
 from pefteach.methods.method import Adapter, Method, activate, adapters, attach, detach
 from pefteach.methods.multitask_prompt import MultitaskPrompt
 from pefteach.methods.p_tuning import PTuning
+from pefteach.methods.parallel import ParallelAdapters
+from pefteach.methods.pfeiffer import PfeifferAdapters
 from pefteach.methods.prefix_tuning import PrefixTuning
 from pefteach.methods.prompt_tuning import PromptTuning
 from pefteach.methods.selective import BitFit, FullFineTuning, LastLayers, Norms

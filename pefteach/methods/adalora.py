@@ -4,13 +4,8 @@ Zhang et al. 2023, "Adaptive Budget Allocation for Parameter-Efficient Fine-Tuni
 
     h = W0 x + s · P Λ Q x,    P: (out, r),  Λ: diagonal, (r,),  Q: (r, in),  s = alpha / r
 
-P Λ Q is shaped like a singular value decomposition, and a penalty keeps P and Q near orthogonal. A triplet (a column
-of P, an entry of Λ, a row of Q) is dropped by setting its entry of Λ to zero. ``importance.py`` scores the triplets;
-the highest of the whole model stay, as many as the budget allows. A training has three phases:
-
-* warm-up: all triplets stay;
-* the budget shrinks. At every choice some are dropped, but their P and Q live on, so they may grow back until the next;
-* final: the last choice holds.
+P Λ Q is shaped like a singular value decomposition. A triplet (a column of P, an entry of Λ, a row of Q) is dropped by
+setting its entry of Λ to zero. ``adalora_training.py`` chooses which, by the scores that ``importance.py`` gives them.
 """
 
 from __future__ import annotations
@@ -23,10 +18,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pefteach.methods.importance import Importance, budget, most_important
+from pefteach.methods.adalora_training import AdaLoRAAdapter
+from pefteach.methods.importance import Importance
 from pefteach.methods.lora import LowRankPart, low_rank_layers
-from pefteach.methods.method import Method, PartsAdapter
-from pefteach.methods.targets import find_linear, linear_shape
+from pefteach.methods.method import Method
+from pefteach.methods.targets import find_linear, linear_shape, plain_names
 
 PEFT_NAMES = {  # our setting: peft's
     "initial_rank": "init_r", "target_rank": "target_r", "alpha": "lora_alpha", "dropout": "lora_dropout",
@@ -107,10 +103,14 @@ class AdaLoRA(Method):
     def to_peft(self, steps: int = 1000) -> dict:
         """peft counts the schedule in steps, so its file needs a length; 1000 stands in until there was a training."""
         start, end = self.phases(steps)
-        settings = {theirs: getattr(self, ours) for ours, theirs in PEFT_NAMES.items()}
-        if not isinstance(self.target_modules, str):
-            settings["target_modules"] = list(self.target_modules)
-        return {"peft_type": self.peft_type, "tinit": start, "tfinal": steps - end, "total_step": steps, **settings}
+        return {
+            "peft_type": self.peft_type,
+            **{theirs: getattr(self, ours) for ours, theirs in PEFT_NAMES.items()},
+            "target_modules": plain_names(self.target_modules),
+            "tinit": start,
+            "tfinal": steps - end,
+            "total_step": steps,
+        }
 
     @classmethod
     def from_peft(cls, config: dict) -> AdaLoRA:
@@ -145,63 +145,3 @@ class AdaLoRAPart(LowRankPart):
 
     def delta_weight(self) -> Tensor:  # s · P Λ Q
         return self.scale * self.lora_B @ (self.lora_E * self.lora_A)
-
-
-class AdaLoRAAdapter(PartsAdapter):
-    """Chooses the triplets while training, and stores those that are left."""
-
-    method: AdaLoRA
-    parts: dict[str, AdaLoRAPart]
-    steps = 1000  # of the last training, see AdaLoRA.to_peft
-
-    def penalty(self) -> Tensor:
-        """γ · the mean of all ‖PᵀP - I‖ and ‖QQᵀ - I‖, as in peft. The paper adds their squares."""
-        gaps = []
-        for part in self.parts.values():
-            Q, P, E = part.matrices
-            identity = torch.eye(len(E), dtype=E.dtype, device=E.device)
-            gaps += [(Q @ Q.T - identity).norm(), (P.T @ P - identity).norm()]
-        return self.method.orthogonality * torch.stack(gaps).mean()
-
-    @torch.no_grad()
-    def after_step(self, step: int, steps: int) -> None:
-        self.steps = steps
-        method, parts = self.method, list(self.parts.values())
-        start, end = method.phases(steps)
-        if step < end:
-            for part in parts:
-                part.importance.follow(*part.matrices, method.beta1, method.beta2)
-                part.kept.fill_(True)  # a choice before the last zeroes Λ once, and the optimiser may fill it again
-        if step == end or (start < step < end and step % method.interval == 0):
-            total = sum(len(part.kept) for part in parts)
-            count = budget(step, start, end, total, method.target_rank * len(parts))
-            masks = most_important([part.importance.scores() for part in parts], count)
-            for part, mask in zip(parts, masks):
-                part.kept.copy_(mask)
-        for part in parts:  # at every step: after the last choice, the optimiser would fill Λ again
-            part.lora_E.masked_fill_(~part.kept[:, None], 0.0)
-
-    def stored(self) -> dict[str, Tensor]:
-        stored = {}
-        for path, part in self.parts.items():
-            stored[f"base_model.model.{path}.lora_A"] = part.lora_A[part.kept]
-            stored[f"base_model.model.{path}.lora_B"] = part.lora_B[:, part.kept]
-            stored[f"base_model.model.{path}.lora_E"] = part.lora_E[part.kept]
-        return stored
-
-    @torch.no_grad()
-    def fill(self, tensors: Mapping[str, Tensor]) -> None:
-        super().fill(tensors)  # refuses what does not fit, but writes into the copies that stored() gives
-        for path, part in self.parts.items():
-            part.lora_A[part.kept] = tensors[f"base_model.model.{path}.lora_A"]
-            part.lora_B[:, part.kept] = tensors[f"base_model.model.{path}.lora_B"]
-            part.lora_E[part.kept] = tensors[f"base_model.model.{path}.lora_E"]
-
-    def to_peft(self) -> dict:
-        """The settings, and which triplets are left of the initial ones."""
-        pattern = {}
-        for path, part in self.parts.items():
-            kept = iter(part.kept.tolist())  # only for triplets that were there at the start
-            pattern[f"{path}.lora_E"] = [there and next(kept) for there in self.method.kept_at_start(path)]
-        pruned = not all(all(kept) for kept in pattern.values())
-        return self.method.to_peft(self.steps) | {"rank_pattern": pattern if pruned else None}

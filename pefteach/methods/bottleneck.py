@@ -2,15 +2,14 @@
 
     A(x) = W_up f(W_down x + b_down) + b_up,    W_down: (m, D),  W_up: (D, m),  m well below D
 
-The papers differ in where A goes. In one half of a block, x is the residual stream that enters, h is what the attention
-or the feed-forward makes of it, and the block goes on with x + h. Each paper puts something else in the place of h:
+The papers differ in where A goes, and each has a file of its own. In one half of a block, x is the residual stream
+that enters, h is what the attention or the feed-forward makes of it, and the block goes on with x + h. Now h becomes
 
-    Houlsby et al. 2019, "Parameter-Efficient Transfer Learning for NLP"    h + A(h)      in both halves
-    Pfeiffer et al. 2020, "AdapterFusion"                                   h + A(x + h)  in the feed-forward half
-    He et al. 2021, "Towards a Unified View of Parameter-Efficient ..."     h + s A(x)    in the feed-forward half
+    houlsby.py     h + A(h)        in both halves
+    pfeiffer.py    h + A(x + h)    in the feed-forward half
+    parallel.py    h + s A(x)      in the feed-forward half
 
-Where the block normalises the sum, as BERT's does, Pfeiffer's A reads the normalised sum: LN(x + h + A(LN(x + h))).
-``sites.py`` says what gives x and h in each family of models. Houlsby trains the norms too: activate ``Norms`` with it.
+``sites.py`` says what gives x and h in each family of models.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pefteach.methods.method import Method, Part, PartsAdapter
+from pefteach.methods.method import Method, Part, PartsAdapter, check_dropout
 from pefteach.methods.sites import Sites, find_sites
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -41,7 +40,7 @@ INITS: dict[str, tuple[Callable, Callable]] = {
 
 @dataclass(frozen=True)
 class Bottleneck(Method):
-    """What the three methods below have in common.
+    """What the three methods have in common.
 
     Args:
         reduction: m is D / reduction, rounded down.
@@ -85,8 +84,8 @@ class Bottleneck(Method):
         each = 2 * D * m + m + D + (self.scale == "learned")
         return len(find_sites(model, self.sites)) * self.per_block * each
 
-    def place(self, sites: Sites, A: Callable[..., Part]) -> dict[str, Part]:
-        """The parts of one block, by site. ``A(kind)`` makes one of a kind."""
+    def place(self, sites: Sites, D: int, m: int) -> dict[str, Part]:
+        """The parts of one block, by site."""
         raise NotImplementedError
 
     def build(self, model: nn.Module, name: str) -> PartsAdapter:
@@ -96,13 +95,11 @@ class Bottleneck(Method):
             raise ValueError(f"init must be one of {', '.join(INITS)}, not {self.init!r}")
         if self.scale != "learned" and (isinstance(self.scale, str) or self.scale <= 0):
             raise ValueError(f"scale must be above 0 or 'learned', not {self.scale!r}")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout must be at least 0 and below 1, not {self.dropout}")
+        check_dropout(self.dropout)
         D, m = self.widths(model)
         parts: dict[str, Part] = {}
         for path, sites in find_sites(model, self.sites).items():
-            placed = self.place(sites, lambda kind, stream=None: kind(D, m, self, stream))
-            parts |= {f"{path}.{site}": part for site, part in placed.items()}
+            parts |= {f"{path}.{site}": part for site, part in self.place(sites, D, m).items()}
         return PartsAdapter(self, model, name, parts)
 
     @classmethod
@@ -110,60 +107,10 @@ class Bottleneck(Method):
         return super().from_peft(config | {"sites": config["sites"] and Sites(**config["sites"])})
 
 
-@dataclass(frozen=True)
-class HoulsbyAdapters(Bottleneck):
-    """h + A(h), in both halves of every block."""
-
-    activation: str = "swish"
-
-    formula: ClassVar[str] = "2 L (2 D m + m + D)"
-    per_block: ClassVar[int] = 2
-
-    def place(self, sites: Sites, A: Callable[..., Part]) -> dict[str, Part]:
-        return {sites.attention: A(HoulsbyPart), sites.feed_forward: A(HoulsbyPart)}
-
-
-@dataclass(frozen=True)
-class PfeifferAdapters(Bottleneck):
-    """h + A(x + h), in the feed-forward half of every block."""
-
-    def place(self, sites: Sites, A: Callable[..., Part]) -> dict[str, Part]:
-        if sites.norm is not None:
-            return {sites.norm: A(PfeifferNormPart)}
-        stream = StreamPart()
-        return {sites.stream: stream, sites.feed_forward: A(PfeifferPart, stream)}
-
-
-@dataclass(frozen=True)
-class ParallelAdapters(Bottleneck):
-    """h + s A(x), in the feed-forward half of every block. x is not normalised."""
-
-    reduction: float = 2
-    init: str = "zero"
-    scale: float | str = 4.0
-
-    def place(self, sites: Sites, A: Callable[..., Part]) -> dict[str, Part]:
-        stream = StreamPart()
-        return {sites.stream: stream, sites.feed_forward: A(ParallelPart, stream)}
-
-
-class StreamPart(Part):
-    """Remembers x, which its module is given, until it is taken."""
-
-    combines = "reads"
-
-    def forward(self, call: Callable, x: Tensor) -> Any:
-        self.x = x
-        return call(x)
-
-    def take(self) -> Tensor:
-        return self.__dict__.pop("x")  # kept longer, it would keep the whole graph
-
-
-class HoulsbyPart(Part):
+class BottleneckPart(Part):
     """A, added to what its module gives. Its tensors stay in float32 whatever the base's precision."""
 
-    def __init__(self, D: int, m: int, method: Bottleneck, stream: StreamPart):
+    def __init__(self, D: int, m: int, method: Bottleneck, stream: StreamPart | None = None):
         super().__init__()
         self.adapter_down, self.adapter_up = nn.Linear(D, m), nn.Linear(m, D)
         self.scaling: Any = nn.Parameter(torch.ones(1)) if method.scale == "learned" else method.scale
@@ -179,7 +126,8 @@ class HoulsbyPart(Part):
         return self.add(result, self.read(result))
 
     def read(self, h: Tensor) -> Tensor:
-        return h
+        """What A reads, where its module gives h; both (B, T, D)."""
+        raise NotImplementedError
 
     def add(self, h: Tensor, x: Tensor) -> Tensor:
         """h + s A(x), all of them (B, T, D)."""
@@ -189,24 +137,14 @@ class HoulsbyPart(Part):
         return h + F.dropout(update, self.dropout, self.training).to(h.dtype)
 
 
-class PfeifferPart(HoulsbyPart):
-    """The same, where A reads the whole stream."""
+class StreamPart(Part):
+    """Remembers x, which its module is given, until a part that reads it takes it."""
 
-    def read(self, h: Tensor) -> Tensor:
-        return self.stream.take() + h
+    combines = "reads"
 
+    def forward(self, call: Callable, x: Tensor) -> Any:
+        self.x = x
+        return call(x)
 
-class PfeifferNormPart(HoulsbyPart):
-    """The same, on a LayerNorm that is given x + h. It is called twice."""
-
-    def forward(self, call: Callable, total: Tensor) -> Tensor:
-        return call(self.add(total, call(total)))
-
-
-class ParallelPart(HoulsbyPart):
-    """The same, where A reads what enters."""
-
-    combines = "adds"
-
-    def read(self, h: Tensor) -> Tensor:
-        return self.stream.take()
+    def take(self) -> Tensor:
+        return self.__dict__.pop("x")  # kept longer, it would keep the whole graph

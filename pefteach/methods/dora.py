@@ -44,6 +44,11 @@ class DoRAPart(LoRAPart):
 
     def __init__(self, layer: Any, method: DoRA):
         super().__init__(layer, method)
+        if not layer.weight.is_floating_point():
+            raise ValueError(
+                "DoRA needs the norms of a layer's rows, and here the weight is packed in few bits: quantise with "
+                "pefteach.quant.quantise(model), whose layers dequantise it, or attach LoRA"
+            )
         self.layer: tuple[Any] = (layer,)  # in a tuple, or the base's layer would count as a module of this one
         self.to(layer.weight.device)
         self.lora_magnitude_vector = nn.Parameter(self.direction().norm(dim=1))

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from pefteach.methods.method import Method, Part, PartsAdapter
-from pefteach.methods.targets import find_linear, linear_shape
+from pefteach.methods.targets import find_linear, linear_shape, plain_names
 
 
 @dataclass(frozen=True)
@@ -70,11 +70,10 @@ class IA3(Method):
         )
 
     def to_peft(self) -> dict:
-        plain = lambda names: names if isinstance(names, str) else list(names)
         return {
             "peft_type": self.peft_type,
-            "target_modules": plain(self.target_modules),
-            "feedforward_modules": plain(self.feedforward_modules),
+            "target_modules": plain_names(self.target_modules),
+            "feedforward_modules": plain_names(self.feedforward_modules),
         }
 
     @classmethod

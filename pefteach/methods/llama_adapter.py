@@ -14,7 +14,6 @@ There are two gates. The official code has one per head and uses tanh(g); peft h
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -23,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pefteach.methods.method import Method, Part, PartsAdapter, plain_module
-from pefteach.methods.positions import argument_names
+from pefteach.methods.positions import NumberingPart
 from pefteach.methods.targets import attention_sizes, base_modules, find_blocks
 from pefteach.transformer import rotate
 
@@ -134,27 +133,6 @@ class LlamaAdapterPart(Part):
             return mixed  # peft leaves GPT-2's projection out; its files are only right without it
         out = attention.o_proj if hasattr(attention, "o_proj") else attention.c_proj
         return out(mixed) if out.bias is None else out(mixed) - out.bias
-
-
-class NumberingPart(Part):
-    """Numbers the tokens from the first real one on, where the caller does not.
-
-    RoPE sees distances alone, so a Llama does not mind padding on the left. The prompts stand at no position, though:
-    to them every token has the position that it is numbered with, and padding must not move it.
-    """
-
-    def __init__(self, model: nn.Module):
-        super().__init__()
-        self.names = argument_names(model)
-
-    def forward(self, call: Callable, *args: Any, **kwargs: Any) -> Any:
-        inputs = dict(zip(self.names, args)) | kwargs
-        mask = inputs.get("attention_mask")  # (B, S)
-        if mask is not None and mask.ndim == 2 and inputs.get("position_ids") is None:
-            new = (inputs["inputs_embeds"] if inputs.get("input_ids") is None else inputs["input_ids"]).shape[1]
-            places = torch.arange(mask.shape[1], device=mask.device) - mask.long().argmax(1, keepdim=True)
-            inputs["position_ids"] = places[:, -new:].clamp(min=0)  # (B, T)
-        return call(**inputs)
 
 
 def find_attentions(model: nn.Module) -> list[str]:

@@ -18,8 +18,8 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pefteach.methods.method import Method, Part, PartsAdapter
-from pefteach.methods.targets import find_linear, linear_shape
+from pefteach.methods.method import Method, Part, PartsAdapter, check_dropout
+from pefteach.methods.targets import find_linear, linear_shape, plain_names
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,6 @@ class LoRA(Method):
         return LoRAPart(layer, self)
 
     def to_peft(self) -> dict:
-        targets = self.target_modules
         return {
             "peft_type": self.peft_type,
             "r": self.rank,
@@ -71,7 +70,7 @@ class LoRA(Method):
             "lora_dropout": self.dropout,
             "use_rslora": self.rslora,
             "use_dora": self.use_dora,
-            "target_modules": targets if isinstance(targets, str) else list(targets),
+            "target_modules": plain_names(self.target_modules),
         }
 
     @classmethod
@@ -98,8 +97,7 @@ def low_rank_layers(
     """The layers by path, once the settings are in range; LoRA's relatives have the same."""
     if alpha <= 0:
         raise ValueError(f"alpha must be above 0, not {alpha}")
-    if not 0 <= dropout < 1:
-        raise ValueError(f"dropout must be at least 0 and below 1, not {dropout}")
+    check_dropout(dropout)
     layers = find_linear(model, target_modules)
     for path, layer in layers.items():
         limit = min(linear_shape(layer))

@@ -459,6 +459,12 @@ def mixed_batch(model: nn.Module, names: Sequence[str | None]) -> Iterator[None]
             adapter.merge()
 
 
+def check_dropout(dropout: float) -> None:
+    """Refuse, with a ValueError, a dropout that is not a share below 1."""
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout must be at least 0 and below 1, not {dropout}")
+
+
 def is_linear(module: nn.Module) -> bool:
     """Whether a module multiplies by one matrix: ``nn.Linear``, or GPT-2's ``Conv1D``."""
     return isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"

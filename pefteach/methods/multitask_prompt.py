@@ -23,7 +23,8 @@ import torch
 from torch import Tensor, nn
 
 from pefteach.methods.method import Adapter
-from pefteach.methods.prompt_tuning import PromptAdapter, PromptPart, PromptTuning
+from pefteach.methods.prompt_tuning import PromptTuning
+from pefteach.methods.soft_prompt import PromptAdapter, PromptPart
 
 
 @dataclass(frozen=True)
@@ -50,15 +51,12 @@ class MultitaskPrompt(PromptTuning):
         D = model.get_input_embeddings().weight.shape[1]
         return self.tokens * D + self.tasks * self.rank * (self.tokens + D)
 
-    def make_part(self, model: Any, vocabulary: Tensor) -> PromptPart:
-        return MultitaskPart(model, self, self.start(vocabulary))
-
-    def build(self, model: Any, name: str) -> PromptAdapter:
+    def build(self, model: Any, name: str) -> MultitaskAdapter:
         if self.tasks < 1 or self.rank < 1:
             raise ValueError(f"tasks and rank must be at least 1, not {self.tasks} and {self.rank}")
         if not 0 <= self.task < self.tasks:
             raise ValueError(f"task must be between 0 and {self.tasks - 1}, not {self.task}")
-        return MultitaskAdapter(self, model, name, super().build(model, name).parts)
+        return MultitaskAdapter(self, model, name, {"": MultitaskPart(model, self, self.start(self.vocabulary(model)))})
 
     def to_peft(self) -> dict:
         return super().to_peft() | {"num_tasks": self.tasks, "num_ranks": self.rank}

@@ -19,7 +19,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from pefteach.methods.prompt_tuning import PromptAdapter, PromptPart, SoftPrompt
+from pefteach.methods.method import check_dropout
+from pefteach.methods.soft_prompt import PromptAdapter, PromptPart, SoftPrompt
 
 
 @dataclass(frozen=True)
@@ -54,17 +55,14 @@ class PTuning(SoftPrompt):
         first, later = 2 * 4 * (D * h + h * h + 2 * h), 2 * 4 * (2 * h * h + h * h + 2 * h)
         return n * D + first + (self.layers - 1) * later + (2 * h * 2 * h + 2 * h) + (2 * h * D + D)
 
-    def make_part(self, model: Any, vocabulary: Tensor) -> PromptPart:
-        return PTuningPart(model, self, vocabulary.shape[1])
-
-    def build(self, model: Any, name: str) -> PromptAdapter:
+    def build(self, model: Any, name: str) -> PTuningAdapter:
         if self.encoder not in ("mlp", "lstm"):
             raise ValueError(f"encoder must be 'mlp' or 'lstm', not {self.encoder!r}")
         if self.layers < 1 or (self.hidden is not None and self.hidden < 1):
             raise ValueError(f"layers and hidden must be at least 1, not {self.layers} and {self.hidden}")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout must be at least 0 and below 1, not {self.dropout}")
-        return PTuningAdapter(self, model, name, super().build(model, name).parts)
+        check_dropout(self.dropout)
+        D = self.vocabulary(model).shape[1]
+        return PTuningAdapter(self, model, name, {"": PTuningPart(model, self, D)})
 
     def to_peft(self) -> dict:
         return {

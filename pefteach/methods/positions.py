@@ -1,17 +1,30 @@
-"""Mask, positions and length when n vectors stand before the text: prompts in the sequence, prefixes in the cache."""
+"""Mask, positions and length of a call when vectors of ours come in beside the text.
+
+Prompts in the sequence and prefixes in the cache stand before the text and push it on by n. LLaMA-Adapter's prompts
+stand at no position.
+"""
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
 
+from pefteach.methods.method import Part
+
 
 def argument_names(model: nn.Module) -> list[str]:
     """The names of the arguments of a model's call, in order."""
     return list(inspect.signature(model.forward).parameters)
+
+
+def text_shape(inputs: dict[str, Any]) -> tuple[int, int]:
+    """(B, T) of the tokens that a call brings, as ids or as embeddings."""
+    text = inputs["inputs_embeds"] if inputs.get("input_ids") is None else inputs["input_ids"]
+    return text.shape[0], text.shape[1]
 
 
 def extend(n: int, tokens: int, inputs: dict[str, Any], names: list[str]) -> dict[str, Any]:
@@ -59,3 +72,24 @@ def check_length(config: Any, n: int, tokens: int) -> None:
             f"{n} prompt vectors and {tokens} tokens are more than the {limit} positions this model knows: "
             "shorten the text or take fewer vectors"
         )
+
+
+class NumberingPart(Part):
+    """Numbers the tokens from the first real one on, where the caller does not.
+
+    RoPE sees distances alone, so a Llama does not mind padding on the left. The prompts stand at no position, though:
+    to them every token has the position that it is numbered with, and padding must not move it.
+    """
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.names = argument_names(model)
+
+    def forward(self, call: Callable, *args: Any, **kwargs: Any) -> Any:
+        inputs = dict(zip(self.names, args)) | kwargs
+        mask = inputs.get("attention_mask")  # (B, S)
+        if mask is not None and mask.ndim == 2 and inputs.get("position_ids") is None:
+            _, new = text_shape(inputs)
+            places = torch.arange(mask.shape[1], device=mask.device) - mask.long().argmax(1, keepdim=True)
+            inputs["position_ids"] = places[:, -new:].clamp(min=0)  # (B, T)
+        return call(**inputs)

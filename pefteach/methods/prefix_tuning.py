@@ -24,10 +24,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from pefteach.methods.method import Method, Part, PartsAdapter, plain_module
-from pefteach.methods.positions import argument_names, check_length, extend
+from pefteach.methods.caches import cache_type, find_cached
+from pefteach.methods.method import Method, Part, plain_module
+from pefteach.methods.positions import argument_names, check_length, extend, text_shape
+from pefteach.methods.soft_prompt import PromptAdapter
 from pefteach.methods.targets import attention_sizes
-from pefteach.transformer import Decoder, KVCache
 
 CHECKPOINTING = "the model drops its cache, and the prefix with it, under gradient checkpointing: switch that off"
 
@@ -93,11 +94,11 @@ class PrefixPart(Part):
         self.embedding = nn.Embedding(method.tokens, out if h is None else width)  # P or P', N(0, 1)
         self.transform = None if h is None else nn.Sequential(nn.Linear(width, h), nn.Tanh(), nn.Linear(h, out))
         self.config, self.names, self.base_embedding = model.config, argument_names(model), model.get_input_embeddings
-        self.new_cache = KVCache if isinstance(model, Decoder) else _dynamic_cache
+        self.new_cache = cache_type(model)
 
     def forward(self, call: Callable, *args: Any, **kwargs: Any) -> Any:
         inputs = dict(zip(self.names, args)) | kwargs
-        rows, new = (inputs["inputs_embeds"] if inputs.get("input_ids") is None else inputs["input_ids"]).shape[:2]
+        rows, new = text_shape(inputs)
         n, cache = self.embedding.num_embeddings, inputs.get("past_key_values")
         cache = self.new_cache() if cache is None else cache
         check_length(self.config, n, max(0, cache.get_seq_length() - n) + new)
@@ -124,15 +125,8 @@ class PrefixPart(Part):
         return list(zip(both[0::2], both[1::2]))
 
 
-class PrefixAdapter(PartsAdapter):
+class PrefixAdapter(PromptAdapter):
     """Trains P' and the MLP, or P; stores P."""
-
-    @property
-    def part(self) -> Any:
-        return next(iter(self.parts.values()))
-
-    def tensors(self) -> dict[str, nn.Parameter]:
-        return {f"prompt_encoder.{key}": parameter for key, parameter in self.part.named_parameters()}
 
     @torch.no_grad()
     def stored(self) -> Mapping[str, Tensor]:
@@ -154,25 +148,3 @@ class PrefixAdapter(PartsAdapter):
         trains = self.part.embedding.weight.requires_grad
         self.part.embedding = nn.Embedding.from_pretrained(self.part.prefix().clone(), freeze=not trains)
         self.part.transform = None
-
-
-def find_cached(model: Any) -> str:
-    """The path of the module whose call takes ``past_key_values``: the model itself, or the body below BERT's head.
-
-    Raises:
-        ValueError: there is none, or the model has two stacks.
-    """
-    name, names = type(model).__name__, argument_names(model)
-    if getattr(getattr(model, "config", None), "is_encoder_decoder", False):
-        raise ValueError(f"a prefix needs one stack with one cache, and {name} has an encoder and a decoder: use LoRA")
-    for path in ("", getattr(model, "base_model_prefix", "")):
-        if "past_key_values" in argument_names(plain_module(model, path)):
-            return path
-    raise ValueError(f"a prefix needs a model whose call takes past_key_values, and {name} takes {', '.join(names)}: "
-                     "pass the course's Decoder or a Hugging Face model")  # fmt: skip
-
-
-def _dynamic_cache() -> Any:
-    from transformers import DynamicCache
-
-    return DynamicCache()

@@ -31,7 +31,14 @@ class Selective(Method):
         return sum(parameter.numel() for parameter in self.choose(model).values())
 
     def build(self, model: nn.Module, name: str) -> TensorAdapter:
-        return TensorAdapter(self, model, name, self.choose(model))
+        chosen = self.choose(model)
+        for key, parameter in chosen.items():
+            if not parameter.is_floating_point():
+                raise ValueError(
+                    f"{type(self).__name__} would train {key}, which is in few bits and cannot take small steps: "
+                    "train an adapter beside it, such as LoRA"
+                )
+        return TensorAdapter(self, model, name, chosen)
 
 
 @dataclass(frozen=True)
@@ -102,7 +109,8 @@ class BitFit(Selective):
         new = {f"{path}.bias": layer for path, layer in self.bare_layers(model).items()}
         chosen = self.choose(model)
         for key, layer in new.items():
-            chosen[key] = nn.Parameter(torch.zeros(linear_shape(layer)[1]).to(layer.weight))
+            zeros = torch.zeros(linear_shape(layer)[1], device=layer.weight.device)
+            chosen[key] = nn.Parameter(zeros.to(layer.weight.dtype) if layer.weight.is_floating_point() else zeros)
         if not chosen:
             names = dict.fromkeys(path.rsplit(".", 1)[-1] for path in find_linear(model, "all-linear"))
             raise ValueError(f"this model has no biases: add zero ones with add_to=, to any of {', '.join(names)}")

@@ -80,6 +80,11 @@ def find_linear(model: nn.Module, target_modules: str | Sequence[str]) -> dict[s
     return {path: m for path, m in linear.items() if path in wanted}
 
 
+def plain_names(target_modules: str | Sequence[str]) -> str | list[str]:
+    """``target_modules`` as JSON has them."""
+    return target_modules if isinstance(target_modules, str) else list(target_modules)
+
+
 def find_blocks(model: nn.Module) -> dict[str, nn.Module]:
     """The blocks of a model by path, first to last: its longest list of modules (model.layers, transformer.h …).
 

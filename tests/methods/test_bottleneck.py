@@ -28,7 +28,7 @@ from pefteach.methods import (
     attach,
     detach,
 )
-from pefteach.methods.bottleneck import HoulsbyPart
+from pefteach.methods.houlsby import HoulsbyPart
 from pefteach.methods.sites import Sites
 from pefteach.parity.compare import shake
 from pefteach.parity.families import SIZES, make, make_batch
@@ -96,7 +96,7 @@ def test_starts_near_the_base():
 
 def test_near_is_cut_at_two_widths():
     for init, limit, width in (("near", 0.02, 0.0088), ("bert", 0.1, 0.02)):  # cut at 2σ, σ shrinks to 0.88 of itself
-        part = HoulsbyPart(256, 64, HoulsbyAdapters(init=init), None)
+        part = HoulsbyPart(256, 64, HoulsbyAdapters(init=init))
         for layer in (part.adapter_down, part.adapter_up):
             assert layer.weight.abs().max() <= limit and abs(layer.weight.std().item() / width - 1) < 0.05
             assert not layer.bias.any()
@@ -147,7 +147,7 @@ def test_stands_behind_the_dropout_of_the_base(family, method):
 
 
 def test_dropout_takes_its_share_of_the_update():
-    part = HoulsbyPart(256, 16, HoulsbyAdapters(dropout=0.4), None).train()
+    part = HoulsbyPart(256, 16, HoulsbyAdapters(dropout=0.4)).train()
     x, h = torch.randn(4, 9, 256), torch.randn(4, 9, 256)
     with torch.no_grad():
         update = part.eval().add(h, x) - h

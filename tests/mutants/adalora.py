@@ -6,8 +6,9 @@ from torch import nn
 from methods import test_adalora as own
 from methods.test_weight_files import there_and_back
 from mutants.mutant import Mutant
-from pefteach.methods import adalora
-from pefteach.methods.adalora import AdaLoRA, AdaLoRAAdapter, AdaLoRAPart
+from pefteach.methods import adalora_training
+from pefteach.methods.adalora import AdaLoRA, AdaLoRAPart
+from pefteach.methods.adalora_training import AdaLoRAAdapter
 from pefteach.methods.importance import Importance
 from pefteach.methods.lora import LowRankPart
 from pefteach.methods.method import PartsAdapter
@@ -160,7 +161,7 @@ def shrinks_during_warmup(step, start, end, first, last):
 
 def budget(wrong):
     def patch_budget(patch):
-        patch.setattr(adalora, "budget", wrong)
+        patch.setattr(adalora_training, "budget", wrong)
         patch.setattr(own, "budget", wrong)
 
     return patch_budget
@@ -173,12 +174,12 @@ def per_layer(patch):
         each = count // len(scores)
         return [score >= score.topk(each).values[-1] for score in scores]
 
-    patch.setattr(adalora, "most_important", most_important)
+    patch.setattr(adalora_training, "most_important", most_important)
 
 
 def keeps_the_least_important(patch):
-    right = adalora.most_important
-    patch.setattr(adalora, "most_important", lambda scores, count: right([-score for score in scores], count))
+    right = adalora_training.most_important
+    patch.setattr(adalora_training, "most_important", lambda scores, count: right([-score for score in scores], count))
 
 
 def goes_on_choosing(self, step, steps):
@@ -187,7 +188,7 @@ def goes_on_choosing(self, step, steps):
     right_step(self, min(step, end - 1), steps)
     if step >= end:
         scores = [part.importance.scores() for part in self.parts.values()]
-        masks = adalora.most_important(scores, self.method.target_rank * len(scores))
+        masks = adalora_training.most_important(scores, self.method.target_rank * len(scores))
         for part, mask in zip(self.parts.values(), masks):
             part.kept.copy_(mask)
             part.lora_E.masked_fill_(~mask[:, None], 0.0)

@@ -10,17 +10,11 @@ from torch.nn import functional as F
 from methods import test_bottleneck as particular
 from mutants.mutant import Mutant
 from pefteach.interop import adapters_files
-from pefteach.methods import bottleneck, sites
-from pefteach.methods.bottleneck import (
-    HoulsbyAdapters,
-    HoulsbyPart,
-    ParallelAdapters,
-    ParallelPart,
-    PfeifferAdapters,
-    PfeifferNormPart,
-    PfeifferPart,
-    StreamPart,
-)
+from pefteach.methods import HoulsbyAdapters, ParallelAdapters, PfeifferAdapters, bottleneck, sites
+from pefteach.methods.bottleneck import BottleneckPart, StreamPart
+from pefteach.methods.houlsby import HoulsbyPart
+from pefteach.methods.parallel import ParallelPart
+from pefteach.methods.pfeiffer import PfeifferNormPart, PfeifferPart
 from pefteach.parity import reference
 
 
@@ -32,7 +26,7 @@ def adding(wrong):
             update = self.adapter_up(self.activation(self.adapter_down(x.to(self.adapter_down.weight.dtype))))
             return wrong(self, h, x, update).to(h.dtype)
 
-        patch.setattr(HoulsbyPart, "add", add)
+        patch.setattr(BottleneckPart, "add", add)
 
     return patch_add
 
@@ -47,14 +41,14 @@ def placing(method, wrong):
 
 def starting(change):
     def patch_init(patch):
-        right = HoulsbyPart.__init__
+        right = BottleneckPart.__init__
 
         def init(self, *settings):
             right(self, *settings)
             with torch.no_grad():
                 change(self)
 
-        patch.setattr(HoulsbyPart, "__init__", init)
+        patch.setattr(BottleneckPart, "__init__", init)
 
     return patch_init
 
@@ -82,12 +76,12 @@ def behind_the_layer_norm(patch):
 def on_the_whole_attention_output(patch):
     """The same for a Llama: what the adapter reads holds the residual already."""
 
-    def place(self, sites, A):
+    def place(self, sites, D, m):
         stream = StreamPart()
         return {
-            sites.attention: A(HoulsbyPart),
+            sites.attention: HoulsbyPart(D, m, self),
             sites.stream: stream,
-            sites.feed_forward: A(PfeifferPart, stream),
+            sites.feed_forward: PfeifferPart(D, m, self, stream),
         }
 
     patch.setattr(HoulsbyAdapters, "place", place)
@@ -105,7 +99,7 @@ def on_the_whole_block(patch):
 
     def build(self, model, name):
         D, m = self.widths(model)
-        parts = {path: BlockPart(D, m, self, None) for path in sites.find_sites(model)}
+        parts = {path: BlockPart(D, m, self) for path in sites.find_sites(model)}
         return bottleneck.PartsAdapter(self, model, name, parts)
 
     def names(adapter, name):
@@ -142,9 +136,13 @@ def forgets_nothing(self):
     return self.__dict__.setdefault("kept", self.x.detach())
 
 
-def reads_the_attention_too(self, sites, A):
+def reads_the_attention_too(self, sites, D, m):
     stream = StreamPart()
-    return {sites.attention: A(HoulsbyPart), sites.stream: stream, sites.feed_forward: A(ParallelPart, stream)}
+    return {
+        sites.attention: HoulsbyPart(D, m, self),
+        sites.stream: stream,
+        sites.feed_forward: ParallelPart(D, m, self, stream),
+    }
 
 
 def knows_blocks_by_some_names(patch):
@@ -226,7 +224,7 @@ MUTANTS = [
            starting(lambda self: nn.init.normal_(self.adapter_up.bias, std=0.01)),
            checks=(particular.test_starts_like_the_library,)),
     Mutant("counts two per block and places one", "Houlsby",
-           placing(HoulsbyAdapters, lambda self, sites, A: {sites.feed_forward: A(HoulsbyPart)})),
+           placing(HoulsbyAdapters, lambda self, sites, D, m: {sites.feed_forward: HoulsbyPart(D, m, self)})),
     Mutant("puts the activation behind W_up", "Houlsby",
            adding(lambda self, h, x, A: h + self.scaling * self.activation(self.adapter_up(self.adapter_down(x))))),
     Mutant("has no activation", "Houlsby",

@@ -7,7 +7,8 @@ from torch.nn import functional as F
 from methods import test_llama_adapter as particular
 from mutants.mutant import Mutant
 from pefteach.methods import llama_adapter
-from pefteach.methods.llama_adapter import LlamaAdapterPart, NumberingPart
+from pefteach.methods.llama_adapter import LlamaAdapterPart
+from pefteach.methods.positions import NumberingPart
 from pefteach.transformer import Config, RotaryEmbedding, rotate
 
 

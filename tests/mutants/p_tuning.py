@@ -6,7 +6,7 @@ from torch import nn
 from methods import test_p_tuning as particular
 from mutants.mutant import Mutant, on
 from pefteach.methods.p_tuning import PTuningAdapter, PTuningPart
-from pefteach.methods.prompt_tuning import PromptAdapter, PromptPart
+from pefteach.methods.soft_prompt import PromptAdapter, PromptPart
 
 FILES = on(particular.test_a_file_holds_the_result_and_loads_as_plain_vectors, method=particular.BOTH["mlp"])
 

@@ -5,9 +5,9 @@ from torch import nn
 
 from methods import test_prompt_tuning as particular
 from mutants.mutant import Mutant, on
-from pefteach.methods import prompt_tuning
+from pefteach.methods import PromptTuning, soft_prompt
 from pefteach.methods.positions import extend
-from pefteach.methods.prompt_tuning import PromptAdapter, PromptPart, PromptTuning, SoftPrompt
+from pefteach.methods.soft_prompt import PromptAdapter, PromptPart, SoftPrompt
 
 
 def forward(
@@ -27,7 +27,7 @@ def forward(
         B, T, _ = text.shape
         n, cache = self.embedding.num_embeddings, given.get("past_key_values")
         past = cache.get_seq_length() if cache is not None else 0
-        prompt_tuning.check_length(self.config, n, max(0, past - n) + T)
+        soft_prompt.check_length(self.config, n, max(0, past - n) + T)
         inputs = inputs_for(extend(n, T, given, self.names), given)
         if past == 0 or again:
             text = put(prompt(self).to(text.dtype).expand(B, -1, -1), text)
@@ -80,13 +80,13 @@ def enters_behind(module):
 
 
 def grows_the_vocabulary(patch):
-    right = SoftPrompt.build
+    right = SoftPrompt.vocabulary
 
-    def build(self, model, name):
+    def vocabulary(self, model):
         model.resize_token_embeddings(len(model.get_input_embeddings().weight) + self.tokens, mean_resizing=False)
-        return right(self, model, name)
+        return right(self, model)
 
-    patch.setattr(SoftPrompt, "build", build)
+    patch.setattr(SoftPrompt, "vocabulary", vocabulary)
 
 
 def starting(start):
@@ -122,7 +122,7 @@ MUTANTS = [
     Mutant("skips the places and the dropout that the model adds to embeddings", "prompt tuning",
            enters_behind("transformer.drop"), "gpt2"),
     Mutant("takes models that read their answer at one place", "prompt tuning",
-           lambda patch: patch.setattr(prompt_tuning, "output_layer", lambda model: model),
+           lambda patch: patch.setattr(soft_prompt, "output_layer", lambda model: model),
            checks=(particular.test_refuses_models_without_a_place_for_it,)),
     Mutant("makes the prompt new rows of the vocabulary", "prompt tuning", grows_the_vocabulary),
     Mutant("counts padding between prompt and text as places", "prompt tuning", forward(inputs_for=unnumbered)),

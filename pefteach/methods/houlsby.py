@@ -1,0 +1,40 @@
+"""Houlsby's adapters: one behind the attention and one behind the feed-forward network of every block.
+
+Houlsby et al. 2019, "Parameter-Efficient Transfer Learning for NLP", section 2.1. In both halves of a block, with
+A of ``bottleneck.py``,
+
+    h becomes h + A(h),    h: (B, T, D)
+
+The paper trains the norms too: activate ``Norms`` with it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from pefteach.methods.bottleneck import Bottleneck, BottleneckPart
+from pefteach.methods.method import Part
+from pefteach.methods.sites import Sites
+
+
+@dataclass(frozen=True)
+class HoulsbyAdapters(Bottleneck):
+    """h + A(h), in both halves of every block."""
+
+    activation: str = "swish"
+
+    formula: ClassVar[str] = "2 L (2 D m + m + D)"
+    per_block: ClassVar[int] = 2
+
+    def place(self, sites: Sites, D: int, m: int) -> dict[str, Part]:
+        return {sites.attention: HoulsbyPart(D, m, self), sites.feed_forward: HoulsbyPart(D, m, self)}
+
+
+class HoulsbyPart(BottleneckPart):
+    """A reads what its module gives."""
+
+    def read(self, h: Tensor) -> Tensor:
+        return h

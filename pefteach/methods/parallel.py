@@ -1,0 +1,41 @@
+"""Parallel adapters: a bottleneck beside the feed-forward network, which reads what enters the block's half.
+
+He et al. 2022, "Towards a Unified View of Parameter-Efficient Transfer Learning", section 3.3. In the feed-forward half
+of a block, with A of ``bottleneck.py`` and a scale s,
+
+    h becomes h + s A(x),    x, h: (B, T, D)
+
+x is the residual stream as it is, not normalised.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from pefteach.methods.bottleneck import Bottleneck, BottleneckPart, StreamPart
+from pefteach.methods.method import Part
+from pefteach.methods.sites import Sites
+
+
+@dataclass(frozen=True)
+class ParallelAdapters(Bottleneck):
+    """h + s A(x), in the feed-forward half of every block."""
+
+    reduction: float = 2
+    init: str = "zero"
+    scale: float | str = 4.0
+
+    def place(self, sites: Sites, D: int, m: int) -> dict[str, Part]:
+        stream = StreamPart()
+        return {sites.stream: stream, sites.feed_forward: ParallelPart(D, m, self, stream)}
+
+
+class ParallelPart(BottleneckPart):
+    """A reads what enters."""
+
+    combines = "adds"
+
+    def read(self, h: Tensor) -> Tensor:
+        return self.stream.take()

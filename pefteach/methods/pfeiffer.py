@@ -1,0 +1,47 @@
+"""Pfeiffer's adapters: half as many as Houlsby's, and they read the residual stream too.
+
+Pfeiffer et al. 2020, "AdapterFusion: Non-Destructive Task Composition for Transfer Learning". In the feed-forward half
+of a block, with A of ``bottleneck.py``,
+
+    h becomes h + A(x + h),    x, h: (B, T, D)
+
+Where the block normalises the sum, as BERT's does, A reads the normalised sum:
+
+    LN(x + h) becomes LN(x + h + A(LN(x + h)))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from pefteach.methods.bottleneck import Bottleneck, BottleneckPart, StreamPart
+from pefteach.methods.method import Part
+from pefteach.methods.sites import Sites
+
+
+@dataclass(frozen=True)
+class PfeifferAdapters(Bottleneck):
+    """h + A(x + h), in the feed-forward half of every block."""
+
+    def place(self, sites: Sites, D: int, m: int) -> dict[str, Part]:
+        if sites.norm is not None:
+            return {sites.norm: PfeifferNormPart(D, m, self)}
+        stream = StreamPart()
+        return {sites.stream: stream, sites.feed_forward: PfeifferPart(D, m, self, stream)}
+
+
+class PfeifferPart(BottleneckPart):
+    """A reads the whole stream."""
+
+    def read(self, h: Tensor) -> Tensor:
+        return self.stream.take() + h
+
+
+class PfeifferNormPart(BottleneckPart):
+    """The same on a LayerNorm that is given x + h. It is called twice."""
+
+    def forward(self, call: Callable, total: Tensor) -> Tensor:
+        return call(self.add(total, call(total)))
