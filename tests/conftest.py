@@ -7,6 +7,11 @@ from pefteach.transformer import Config, Decoder
 from tiny import TINY, randomise
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device, and there is none")
+
+
 @pytest.fixture
 def model() -> Decoder:
     torch.manual_seed(0)

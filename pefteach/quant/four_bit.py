@@ -1,6 +1,7 @@
 """A tensor in 4 bits: NF4 or FP4 codes, two to a byte, and a scale per block. ``quantise_4bit`` and back.
 
-Going back, a byte is looked up whole, in a table of 256 entries of two values each.
+Going back, a byte is looked up whole, in a table of 256 entries of two values each; on a GPU with Triton, one
+kernel does it all (``fused.py``).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from pefteach.quant import fused
 from pefteach.quant.blockwise import encode
 from pefteach.quant.codebooks import codebook
 from pefteach.quant.double import NestedAbsmax, compress
@@ -62,6 +64,8 @@ class Quantised4bit:
                 in float32 and rounded once.
         """
         dtype, n, size = dtype or self.dtype, self.shape.numel(), self.block_size
+        if fused.available(self.packed.device):
+            return fused.dequantise(self, dtype)
         absmax = self.absmax.expand() if isinstance(self.absmax, NestedAbsmax) else self.absmax
         packed, table = self.packed.view(-1), _pairs(self.kind, self.packed.device)
         look_up = lambda bytes_: table.index_select(0, bytes_.int()).view(torch.float32)

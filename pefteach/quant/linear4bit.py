@@ -8,12 +8,14 @@ it. That is the bargain of QLoRA: a little arithmetic for a lot of memory.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pefteach.quant import fused
 from pefteach.quant.files import from_state, to_state
 from pefteach.quant.four_bit import Quantised4bit, quantise_4bit
 
@@ -24,11 +26,14 @@ class _FrozenLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Quantised4bit) -> Tensor:
         ctx.weight = weight  # the 4 bits, not the product's operand
-        return F.linear(x, weight.dequantise(x.dtype))
+        return fused.matmul(x, weight) if fused.pays(x, weight) else F.linear(x, weight.dequantise(x.dtype))
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None]:
-        return dy @ ctx.weight.dequantise(dy.dtype), None
+        weight = ctx.weight
+        if fused.pays(dy, weight):
+            return fused.matmul(dy, weight, backward=True), None
+        return dy @ weight.dequantise(dy.dtype), None
 
 
 class Linear4bit(nn.Linear):
@@ -45,6 +50,17 @@ class Linear4bit(nn.Linear):
         self.out_features, self.in_features = quantised.shape
         self.quantised, self.compute_dtype = quantised, compute_dtype
         self.register_parameter("bias", bias)
+
+    @property
+    def quantised(self) -> Quantised4bit:
+        """The weight in 4 bits."""
+        return replace(self._scales, packed=self.packed)
+
+    @quantised.setter
+    def quantised(self, quantised: Quantised4bit) -> None:
+        # A parameter, so that whatever counts, moves or shards parameters finds the codes.
+        self.packed = nn.Parameter(quantised.packed, requires_grad=False)
+        self._scales = replace(quantised, packed=quantised.packed.new_empty(0, 1))  # all but the codes
 
     @classmethod
     def from_linear(
@@ -79,22 +95,23 @@ class Linear4bit(nn.Linear):
         return f"{super().extra_repr()}, {kind}, blocks of {size}, {self.quantised.bits_per_parameter:.3f} bits"
 
     def _apply(self, fn: Any, recurse: bool = True) -> Linear4bit:
-        super()._apply(fn, recurse)  # the bias
-        # Only moves: .half() would round the scales.
-        self.quantised = self.quantised.map(lambda tensor: tensor.to(fn(tensor).device))
+        super()._apply(fn, recurse)  # the codes and the bias
+        # The scales only move: .half() would round them.
+        self._scales = self._scales.map(lambda tensor: tensor.to(fn(tensor).device))
         return self
 
     def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
+        del destination[f"{prefix}packed"]  # comes as "weight"
         for name, tensor in to_state(self.quantised).items():
-            destination[f"{prefix}weight.{name}".rstrip(".")] = tensor
+            destination[f"{prefix}weight.{name}".rstrip(".")] = tensor if keep_vars else tensor.detach()
 
     def _load_from_state_dict(
         self, state_dict: dict, prefix: str, metadata: dict, strict: bool, missing: list, unexpected: list, errors: list
     ) -> None:
         start = f"{prefix}weight"
         own = {key: state_dict[key] for key in state_dict if key == start or key.startswith(f"{start}.")}
-        rest = {key: value for key, value in state_dict.items() if key not in own}
+        rest = {key: value for key, value in state_dict.items() if key not in own} | {f"{prefix}packed": self.packed}
         super()._load_from_state_dict(rest, prefix, metadata, strict, missing, unexpected, errors)
         if not own:
             missing.append(start)

@@ -28,6 +28,7 @@ def quantise(
     block_size: int = 64,
     double_quantisation: bool = True,
     compute_dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
 ) -> nn.Module:
     """Put the linear layers of a model's blocks into 4 bits, in place, one by one.
 
@@ -36,6 +37,8 @@ def quantise(
         backend: "pefteach" for this package's layer, "bitsandbytes" for that library's, with the same numbers.
         kind, block_size, double_quantisation: see :func:`pefteach.quant.four_bit.quantise_4bit`.
         compute_dtype: the precision of the products; by default the input's.
+        device: where to quantise, and to leave the model; by default where it is. The layers go there one by one, so
+            that a GPU never holds the full weights.
 
     Returns:
         The same model.
@@ -53,6 +56,7 @@ def quantise(
         raise ValueError("this model is in 4 bits already")
     for path, layer in layers.items():
         new: nn.Module
+        layer.to(device)
         try:
             if backend == "pefteach":
                 new = Linear4bit.from_linear(layer, kind, block_size, double_quantisation, compute_dtype)
@@ -61,7 +65,7 @@ def quantise(
         except ValueError as error:
             raise ValueError(f"cannot quantise {path}: {error}") from None
         _put(model, path, new)
-    return guard(model)
+    return guard(model.to(device))
 
 
 def load_in_4bit(
@@ -82,7 +86,7 @@ def load_in_4bit(
     Raises:
         ValueError: bitsandbytes or accelerate is not installed, or a layer that bitsandbytes would get wrong here.
     """
-    _bitsandbytes()
+    bitsandbytes()
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
     config = BitsAndBytesConfig(
@@ -170,7 +174,7 @@ def guard(model: nn.Module) -> nn.Module:
         layer.support_avx512bf16_for_cpu = False
         if layer.weight.device.type != "cpu" or layer.weight.quant_state is None:
             continue
-        theirs = _bitsandbytes().functional.dequantize_4bit(layer.weight.detach(), layer.weight.quant_state)
+        theirs = bitsandbytes().functional.dequantize_4bit(layer.weight.detach(), layer.weight.quant_state)
         if not torch.equal(theirs, four_bit_weight(layer).dequantise()):
             raise ValueError(
                 f"bitsandbytes dequantises {path} {tuple(theirs.shape)} wrongly on this machine: its rows are not "
@@ -183,7 +187,7 @@ def _bitsandbytes_layer(
     layer: Any, kind: str, block_size: int, double_quantisation: bool, compute_dtype: torch.dtype | None
 ) -> nn.Module:
     """bitsandbytes' layer for the same weight; the bias is shared."""
-    bnb = _bitsandbytes()
+    bnb = bitsandbytes()
     fan_in, fan_out = linear_shape(layer)
     weight = layer.weight if isinstance(layer, nn.Linear) else layer.weight.T  # Conv1D stores (in, out)
     new = bnb.nn.Linear4bit(fan_in, fan_out, bias=False, compute_dtype=compute_dtype, device="meta")
@@ -195,7 +199,12 @@ def _bitsandbytes_layer(
     return new.train(layer.training)
 
 
-def _bitsandbytes() -> Any:
+def bitsandbytes() -> Any:
+    """The library.
+
+    Raises:
+        ValueError: it is not installed, or does not start.
+    """
     try:
         import bitsandbytes
     except ImportError as error:

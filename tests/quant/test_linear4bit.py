@@ -59,7 +59,9 @@ def test_the_base_gets_no_gradient_and_is_kept_in_4_bits():
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.nbytes) or t, lambda t: t):
         y = layer(torch.randn(4, 512, requires_grad=True))
     assert sum(kept) == 0, "the full weight, or its input, waits for the backward pass"
-    assert [name for name, _ in layer.named_parameters()] == []
+    assert [(name, p.dtype, p.requires_grad) for name, p in layer.named_parameters()] == [
+        ("packed", torch.uint8, False)
+    ]
     assert not layer.weight.requires_grad
     y.sum().backward()
     assert layer.quantised.nbytes < 512 * 512 * 4.13 / 8

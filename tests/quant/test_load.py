@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from pefteach.base import load_base
-from pefteach.methods import LoRA, attach, detach
+from pefteach.measure.parameters import count_parameters
+from pefteach.methods import BitFit, DoRA, FullFineTuning, LastLayers, LoRA, attach, detach
 from pefteach.parity.families import make, make_batch
 from pefteach.quant import Linear4bit, dequantise, load_in_4bit, quantise
 from pefteach.quant.load import block_linears, four_bit_weight, guard
@@ -32,7 +33,7 @@ def test_the_blocks_go_to_4_bits_and_the_rest_stays(family):
     assert quantise(model) is model
     assert four_bit(model) == wanted - outside and outside
     for name, parameter in model.named_parameters():  # embeddings, norms, biases, head: what is left
-        assert torch.equal(parameter, before[name])
+        assert name.endswith(".packed") or torch.equal(parameter, before[name])
     error = (model(**batch).logits - exact).square().mean() / exact.square().mean()
     assert 0 < error < 0.2
 
@@ -105,6 +106,32 @@ def test_merging_is_into_a_dequantised_copy(family, backend):
     detach(model)
     torch.testing.assert_close(model(**batch).logits, bare, rtol=1e-4, atol=1e-5)
     assert not any(p.requires_grad for path in block_linears(model) for p in [model.get_submodule(path).weight])
+
+
+@pytest.mark.parametrize("backend", ["pefteach", "bitsandbytes"])
+def test_what_would_train_the_4_bits_is_refused(backend):
+    model = quantise(make("llama"), backend)
+    for method in (FullFineTuning(), LastLayers(1)):
+        with pytest.raises(ValueError, match=r"would train model\.layers\.\d.*, which is in few bits"):
+            attach(model, method)
+    attach(model, BitFit(add_to=["q_proj"]))  # a new bias beside a packed weight is a float
+    assert model.model.layers[0].self_attn.q_proj.bias.dtype == torch.float32
+    assert model(**make_batch("llama")).logits.isfinite().all()
+
+
+def test_dora_needs_a_weight_that_it_can_read():
+    batch, method = make_batch("llama"), DoRA(3, 7.0, "all-linear")
+    with pytest.raises(ValueError, match="the weight is packed in few bits: quantise with"):
+        attach(quantise(make("llama"), "bitsandbytes"), method)
+    model = quantise(make("llama"))
+    bare = model(**batch).logits
+    attach(model, method)
+    torch.testing.assert_close(model(**batch).logits, bare, rtol=1e-4, atol=1e-5)
+
+
+def test_counts_the_numbers_and_not_the_bytes():
+    for backend in ("pefteach", "bitsandbytes"):
+        assert count_parameters(quantise(make("llama"), backend)).total == count_parameters(make("llama")).total
 
 
 def test_detaching_leaves_the_4_bit_base_as_it_was():
