@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import json
+import functools
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
+from pefteach.checkpoint import load_checkpoint, local, save_checkpoint, whole
 from pefteach.corpus.batches import IGNORE, Example, collate
-from pefteach.methods.method import adapters
+from pefteach.measure.peak import peak_memory
+from pefteach.methods.method import Adapter, adapters
+from pefteach.processes import ALONE, OneProcess
 
 Batch = dict[str, Tensor]
+AdamW = functools.partial(torch.optim.AdamW, foreach=True)
 
 
 @dataclass
@@ -84,7 +86,9 @@ def learning_rate(step: int, steps: int, lr: float, schedule: str, warmup: float
     return lr * SCHEDULES[schedule]((step - rise) / max(1, steps - rise))
 
 
-def batches_of(data: Sequence[Example], batch_size: int, seed: int) -> Callable[[int], Batch]:
+def batches_of(
+    data: Sequence[Any], batch_size: int, seed: int, collate: Callable[[list], Batch] = collate
+) -> Callable[[int], Batch]:
     """Batch number ``step``, for any step: shuffled anew each round, the same for the same seed."""
     per_round = max(1, len(data) // batch_size)
 
@@ -115,22 +119,28 @@ def fit(
     checkpoint: Path | None = None,
     checkpoint_seconds: float = 30.0,
     progress: str | None = "training",
+    optimizer: Callable[..., torch.optim.Optimizer] = AdamW,
+    accumulate: int = 1,
+    processes: OneProcess = ALONE,
 ) -> History:
-    """Train whatever in ``model`` requires gradients, with AdamW.
+    """Train whatever in ``model`` requires gradients.
 
     Args:
         data: examples, or a function from the step number to a batch. Only labels other than -100 count.
         metric, metric_every, target: measure the model now and then, and stop once it reaches ``target``.
         checkpoint: a safetensors file to write every ``checkpoint_seconds`` and at the end. If it exists,
-            training goes on from it exactly as if it had never stopped.
+            training goes on from it exactly as if it had never stopped. Dropout is then seeded at every step.
         progress: the label of the progress bar; None for no bar.
+        optimizer: makes the optimiser from parameter groups, ``lr`` and ``betas``.
+        accumulate: in how many parts a batch goes through the model; memory is needed for one part at a time.
+        processes: those that share each batch; see :mod:`pefteach.processes`.
 
     Raises:
-        ValueError: nothing to train, no data, an unknown schedule, a checkpoint of another run.
+        ValueError: nothing to train, no data, an unknown schedule, a checkpoint of another run, a batch with fewer
+            rows than parts.
         TrainingDiverged: the loss or its gradient is not finite; the last good weights are in the model.
     """
-    named = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    if not named:
+    if not any(p.requires_grad for p in model.parameters()):
         raise ValueError("nothing in this model requires gradients: attach a method before training")
     if not callable(data):
         if not len(data):
@@ -138,56 +148,65 @@ def fit(
         data = batches_of(data, batch_size, seed)
     learning_rate(0, steps, lr, schedule, warmup)  # refuse an unknown schedule now, not after an hour
     active = [adapter for adapter in adapters(model).values() if adapter.active]
-    scales = {id(p) for adapter in active if not adapter.method.decays for p in adapter.tensors().values()}
+    updates = optimizer(_groups(model, active, weight_decay), lr=lr, betas=betas)
+    forward = processes.prepare(model, updates)
+    named = {name: p for name, p in model.named_parameters() if p.requires_grad}  # only now: FSDP replaces them
     parameters: list[Tensor] = list(named.values())
-    decayed = [p for p in parameters if p.ndim > 1 and id(p) not in scales]
-    rest = [p for p in parameters if p.ndim <= 1 or id(p) in scales]  # never pull biases, norms and scales towards zero
-    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW([g for g in groups if g["params"]], lr=lr, betas=betas, foreach=True)
     remembered = {f"{a.name}.{key}": tensor for a in active for key, tensor in a.state().items()}
-    start = _resume(checkpoint, named, optimizer, remembered) if checkpoint and Path(checkpoint).exists() else 0
+    history = History()
+    if checkpoint and Path(checkpoint).exists():
+        history = History(**load_checkpoint(checkpoint, named, updates, remembered))
+    start = len(history.rows)
     torch.manual_seed(seed)
 
-    device, history = parameters[0].device, History()
-    good = [p.detach().clone() for p in parameters]
+    device = parameters[0].device
+    good = [local(p).clone() for p in parameters]
     was_training = model.training
     model.train()
-    saved, began = time.monotonic(), time.monotonic()
-    bar = _bar(progress, total=steps, initial=start)
+    saved = time.monotonic()
+    began = saved - (history.rows[-1]["seconds"] if start else 0.0)
+    bar = _bar(progress if processes.main else None, total=steps, initial=start)
     try:
         for step in range(start, steps):
-            for group in optimizer.param_groups:
+            for group in updates.param_groups:
                 group["lr"] = learning_rate(step, steps, lr, schedule, warmup)
+            if checkpoint:  # dropout has to be the same after a resume, and another in each process
+                torch.manual_seed(seed + processes.count * step + processes.index)
             batch = {key: value.to(device) for key, value in data(step).items()}
-            labels = batch.pop("labels")
-            loss = next_token_loss(model(**batch).logits, labels)
-            total = loss
-            for adapter in active:
-                total = total + adapter.penalty()
-            optimizer.zero_grad()
-            total.backward()
-            norm = nn.utils.clip_grad_norm_(parameters, clip)
-            value = loss.item()
-            if not (math.isfinite(value) and math.isfinite(norm.item())):
+            tokens, counted = int(batch["labels"].numel()), _counted(batch["labels"])
+            updates.zero_grad()
+            mine = 0.0
+            for number, part in enumerate(processes.shares(batch, accumulate), 1):
+                labels = part.pop("labels")
+                with processes.only(forward, now=number == accumulate):
+                    weight = _counted(labels) / max(1, counted)
+                    loss = next_token_loss(forward(**part).logits, labels) * weight
+                    total = loss + sum(adapter.penalty() for adapter in active) / accumulate
+                    (total * processes.count).backward()  # gradients are averaged over the processes
+                mine += loss.item()
+            norm = whole(nn.utils.clip_grad_norm_(parameters, clip)).item()
+            late = checkpoint is not None and time.monotonic() - saved > checkpoint_seconds
+            value, due = processes.total(mine, late)
+            if not (math.isfinite(value) and math.isfinite(norm)):
                 with torch.no_grad():
-                    torch._foreach_copy_(parameters, good)
+                    torch._foreach_copy_([local(p) for p in parameters], good)
                 history.stopped = f"diverged at step {step}"
                 raise TrainingDiverged(step, value, history)
             with torch.no_grad():
-                torch._foreach_copy_(good, parameters)
-            optimizer.step()
+                torch._foreach_copy_(good, [local(p) for p in parameters])
+            updates.step()
             for adapter in active:
                 adapter.after_step(step, steps)
-            tokens = int(labels.numel())
             history.rows.append(
-                {"step": step, "loss": value, "lr": optimizer.param_groups[0]["lr"], "grad_norm": norm.item(),
+                {"step": step, "loss": value, "lr": updates.param_groups[0]["lr"], "grad_norm": norm,
                  "tokens": tokens, "seconds": time.monotonic() - began}
             )  # fmt: skip
             rate = tokens * len(history.rows) / (time.monotonic() - began)
-            bar.set_postfix(loss=f"{value:.3f}", tokens_per_s=f"{rate:,.0f}", refresh=False)
+            memory = f"{peak_memory(device) / 2**30:.1f} GiB"
+            bar.set_postfix(loss=f"{value:.3f}", tokens_per_s=f"{rate:,.0f}", memory=memory, refresh=False)
             bar.update()  # draws both, though not at every step
-            if checkpoint and time.monotonic() - saved > checkpoint_seconds:
-                _save(checkpoint, named, optimizer, remembered, step + 1)
+            if checkpoint and due:
+                save_checkpoint(checkpoint, named, updates, remembered, asdict(history), write=processes.main)
                 saved = time.monotonic()
             if metric and (step + 1) % metric_every == 0:
                 history.metrics.append((step + 1, metric(model)))
@@ -200,8 +219,23 @@ def fit(
         bar.close()
         model.train(was_training)
     if checkpoint:
-        _save(checkpoint, named, optimizer, remembered, start + len(history.rows))
+        save_checkpoint(checkpoint, named, updates, remembered, asdict(history), write=processes.main)
     return history
+
+
+def _groups(model: nn.Module, active: Sequence[Adapter], weight_decay: float) -> list[dict]:
+    """What trains, in a group that decays and one that doesn't: never pull biases, norms and scales towards zero."""
+    scales = {id(p) for adapter in active if not adapter.method.decays for p in adapter.tensors().values()}
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    decayed = [p for p in parameters if p.ndim > 1 and id(p) not in scales]
+    rest = [p for p in parameters if p.ndim <= 1 or id(p) in scales]
+    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
+
+
+def _counted(labels: Tensor) -> int:
+    """How many tokens are predicted and count: the first of a row is not predicted."""
+    return int((labels[:, 1:] != IGNORE).sum())
 
 
 @torch.no_grad()
@@ -237,46 +271,3 @@ def evaluate(model: nn.Module, data: Sequence[Example], batch_size: int = 64, pr
 def _bar(label: str | None, **settings: Any) -> tqdm:
     """A progress bar, or none without a label. TQDM_DISABLE=1 in the environment silences those that there are."""
     return tqdm(disable=True, **settings) if label is None else tqdm(desc=label, leave=False, **settings)
-
-
-def _save(
-    file: Path,
-    named: dict[str, nn.Parameter],
-    optimizer: torch.optim.Optimizer,
-    remembered: dict[str, Tensor],
-    step: int,
-) -> None:
-    """Weights, AdamW's two moments, what adapters remember and the step, written beside and then moved into place."""
-    tensors = {f"weight:{name}": p.detach() for name, p in named.items()}
-    tensors |= {f"state:{name}": tensor for name, tensor in remembered.items()}
-    for name, p in named.items():
-        for key, value in optimizer.state[p].items():
-            tensors[f"{key}:{name}"] = value
-    file = Path(file)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(".partial")
-    save_file({k: v.contiguous() for k, v in tensors.items()}, partial, metadata={"run": json.dumps({"step": step})})
-    partial.replace(file)
-
-
-def _resume(
-    file: Path, named: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer, remembered: dict[str, Tensor]
-) -> int:
-    try:
-        with safe_open(file, "pt") as stored:
-            found = {k: stored.get_tensor(k) for k in stored.keys()}
-            step = json.loads(stored.metadata()["run"])["step"]
-    except (SafetensorError, TypeError, KeyError) as error:
-        raise ValueError(f"{file} is damaged or no training checkpoint ({error}); remove it to begin again") from None
-    targets: dict[str, Tensor] = {f"weight:{name}": p for name, p in named.items()}
-    targets |= {f"state:{name}": tensor for name, tensor in remembered.items()}
-    shapes = {k: v.shape for k, v in found.items() if k.startswith(("weight:", "state:"))}
-    if shapes != {key: tensor.shape for key, tensor in targets.items()}:
-        raise ValueError(f"{file} belongs to another model or method; remove it to begin again")
-    with torch.no_grad():
-        for key, tensor in targets.items():
-            tensor.copy_(found[key])
-        for name, p in named.items():
-            optimizer.state[p] = {key: found[f"{key}:{name}"].to(p.device if key != "step" else "cpu")
-                                  for key in ("step", "exp_avg", "exp_avg_sq") if f"{key}:{name}" in found}  # fmt: skip
-    return step

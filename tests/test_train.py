@@ -138,15 +138,19 @@ def test_a_killed_run_goes_on_as_if_nothing_happened(model, tmp_path):
     class Killed(Exception):
         pass
 
+    asked = []
+
     def until(step):
-        if step == 5:
+        asked.append(step)
+        if asked == [0, 1, 2, 3, 4, 5]:
             raise Killed
         return batches_of(DATA, 4, 0)(step)
 
     with pytest.raises(Killed):
         fit(broken, until, checkpoint=file, **settings)
-    resumed = fit(copy.deepcopy(model), DATA, checkpoint=file, **settings)  # a new process knows only the file
-    assert resumed.losses == full.losses[5:]
+    resumed = fit(copy.deepcopy(model), until, checkpoint=file, **settings)  # a new process knows only the file
+    assert asked[6:] == [5, 6, 7]
+    assert resumed.losses == full.losses and [row["step"] for row in resumed.rows] == list(range(8))
 
 
 def test_checkpoints_of_another_run_are_refused(model, tmp_path):

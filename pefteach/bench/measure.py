@@ -40,7 +40,12 @@ def row(name: str, unit: str, ours: float, bar: float | None, peer: float | None
 
 
 def take_turns(arms: Mapping[str, Callable[[], object]], rounds: int, warmup: int = 2) -> dict[str, float]:
-    """Run every arm once per round and return each arm's median seconds.
+    """Run every arm once per round and return each arm's median seconds."""
+    return {name: statistics.median(taken) for name, taken in seconds(arms, rounds, warmup).items()}
+
+
+def seconds(arms: Mapping[str, Callable[[], object]], rounds: int, warmup: int = 2) -> dict[str, list[float]]:
+    """Run every arm once per round and return what each took.
 
     What disturbs the machine for a while then disturbs all arms alike. Every round has another order, so that none
     always finds the caches as the same neighbour left them.
@@ -61,7 +66,7 @@ def take_turns(arms: Mapping[str, Callable[[], object]], rounds: int, warmup: in
     finally:
         if collecting:
             gc.enable()
-    return {name: statistics.median(taken) for name, taken in times.items()}
+    return times
 
 
 def machine() -> dict[str, str | int]:

@@ -16,27 +16,41 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from pefteach.checkpoint import whole
 from pefteach.methods import METHODS, Adapter, Method, attach
 from pefteach.methods.method import find_adapter
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
-def save_adapter(model: nn.Module, folder: str | Path, name: str = "default") -> None:
+def save_adapter(
+    model: nn.Module,
+    folder: str | Path,
+    name: str = "default",
+    *,
+    base_model: str | None = None,
+    write: bool = True,
+) -> None:
     """Write one adapter of the model into a folder.
+
+    Args:
+        base_model: where the model comes from; peft's ``AutoPeftModel`` then opens both.
+        write: False in all processes of a sharded run but one. All have to call it: they hold the tensors together.
 
     Raises:
         ValueError: no adapter of that name.
     """
     adapter = find_adapter(model, name)
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     config = {
-        "base_model_name_or_path": None,
+        "base_model_name_or_path": base_model,
         "task_type": "CAUSAL_LM",
         "inference_mode": True,
     } | adapter.to_peft()
-    tensors = {key: t.detach().cpu().contiguous() for key, t in adapter.stored().items()}
+    tensors = {key: whole(t.detach()).cpu().contiguous() for key, t in adapter.stored().items()}
+    if not write:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt", "sha256": _digest(tensors)})
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 
 # The first pattern that fits a parameter's name says what it is for. They fit Llama's, GPT-2's and BERT's names.
@@ -32,8 +33,13 @@ class Count:
 
 def count_parameters(model: nn.Module) -> Count:
     """All parameters and the ones that require gradients; a tensor with two names (a tied head) counts once."""
-    sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
+    sizes = [(_numbers(p), p.requires_grad) for p in model.parameters()]
     return Count(sum(n for n, _ in sizes), sum(n for n, trains in sizes if trains))
+
+
+def _numbers(parameter: nn.Parameter) -> int:
+    """How many numbers a parameter holds: a byte of a weight in 4 bits holds two."""
+    return parameter.numel() * (2 if parameter.dtype == torch.uint8 else 1)
 
 
 def kind_of(name: str) -> str:
@@ -46,5 +52,5 @@ def count_by_kind(model: nn.Module) -> dict[str, Count]:
     counts: dict[str, Count] = {}
     for name, p in model.named_parameters():  # a tied tensor comes once, under its first name
         old = counts.get(kind_of(name), Count(0, 0))
-        counts[kind_of(name)] = Count(old.total + p.numel(), old.trainable + p.numel() * p.requires_grad)
+        counts[kind_of(name)] = Count(old.total + _numbers(p), old.trainable + _numbers(p) * p.requires_grad)
     return counts

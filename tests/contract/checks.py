@@ -150,7 +150,7 @@ def resumes_where_it_was_killed(case: Case, family: str) -> None:
         with pytest.raises(KeyboardInterrupt):
             fit(killed, data, checkpoint=file, checkpoint_seconds=0, metric=mortal, metric_every=3, **settings)
         history = fit(resumed, data, checkpoint=file, **settings)
-    assert [row["step"] for row in history.rows] == [3, 4, 5]
+    assert [row["step"] for row in history.rows] == list(range(6))
     batch = make_batch(family)
     assert torch.equal(logits(resumed, batch), logits(whole, batch)), "it is not where it would have been"
 

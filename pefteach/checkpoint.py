@@ -1,0 +1,109 @@
+"""What a training run needs to go on after it was killed, in one safetensors file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+
+def save_checkpoint(
+    file: Path,
+    named: Mapping[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    remembered: Mapping[str, Tensor],
+    history: dict,
+    write: bool = True,
+) -> None:
+    """Store weights, the optimiser's state, what adapters remember and the history, first beside ``file``, then there.
+
+    Args:
+        write: False in all processes of a run but one. All have to call it: a sharded tensor is gathered from them.
+    """
+    tensors: dict[str, Any] = {f"weight:{name}": p.detach() for name, p in named.items()}
+    tensors |= {f"state:{name}": tensor for name, tensor in remembered.items()}
+    for name, p in named.items():
+        for key, value in optimizer.state[p].items():
+            tensors[f"{key}:{name}"] = value if isinstance(value, Tensor) else torch.tensor(value)
+    tensors = {key: whole(tensor).contiguous() for key, tensor in tensors.items()}
+    if not write:
+        return
+    file = Path(file)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_suffix(".partial")
+    # The 8-bit code book of an optimiser is one tensor under many names, which safetensors wants as copies.
+    seen: set[int] = set()
+    for key, tensor in tensors.items():
+        tensors[key] = tensor.clone() if tensor.data_ptr() in seen else tensor
+        seen.add(tensor.data_ptr())
+    save_file(tensors, partial, metadata={"history": json.dumps(history)})
+    partial.replace(file)
+
+
+def load_checkpoint(
+    file: Path, named: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer, remembered: Mapping[str, Tensor]
+) -> dict:
+    """Take over what :func:`save_checkpoint` wrote, and return the history.
+
+    Raises:
+        ValueError: a damaged file, or one of another model, method or optimiser.
+    """
+    try:
+        with safe_open(file, "pt") as stored:
+            found = {k: stored.get_tensor(k) for k in stored.keys()}
+            history = json.loads(stored.metadata()["history"])
+    except (SafetensorError, TypeError, KeyError) as error:
+        raise ValueError(f"{file} is damaged or no training checkpoint ({error}); remove it to begin again") from None
+    targets: dict[str, Tensor] = {f"weight:{name}": p for name, p in named.items()}
+    targets |= {f"state:{name}": tensor for name, tensor in remembered.items()}
+    shapes = {k: v.shape for k, v in found.items() if k.startswith(("weight:", "state:"))}
+    if shapes != {key: tensor.shape for key, tensor in targets.items()}:
+        raise ValueError(f"{file} belongs to another model or method; remove it to begin again")
+    with torch.no_grad():
+        for key, tensor in targets.items():
+            tensor.copy_(_like(tensor, found[key]))
+        names = {p: name for name, p in named.items()}
+        for i, group in enumerate(optimizer.param_groups):
+            for j, p in enumerate(group["params"]):
+                own = {k.partition(":")[0]: v for k, v in found.items() if k.partition(":")[2] == names[p]}
+                _fill(optimizer, (group, p, i, j), {k: v for k, v in own.items() if k != "weight"})
+    return history
+
+
+def _fill(optimizer: Any, place: tuple[dict, nn.Parameter, int, int], stored: dict[str, Tensor]) -> None:
+    """Give one parameter its state back."""
+    p = place[1]
+    if not hasattr(optimizer, "init_state"):
+        optimizer.state[p] = {key: _like(p, value) if value.ndim else value for key, value in stored.items()}
+    elif stored:
+        optimizer.init_state(*place)  # bitsandbytes' state has to lie in buffers of its own making
+        for key, value in optimizer.state[p].items():
+            if isinstance(value, Tensor):
+                value.copy_(stored[key])
+            else:
+                optimizer.state[p][key] = stored[key].item()
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """The tensor itself, or what all processes together hold of a sharded one."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def local(tensor: Tensor) -> Tensor:
+    """The tensor itself, or this process's piece of a sharded one; not part of any graph."""
+    tensor = tensor.detach()
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def _like(tensor: Tensor, value: Tensor) -> Tensor:
+    """``value`` where ``tensor`` is, and sharded as that is."""
+    if isinstance(tensor, DTensor):
+        return distribute_tensor(value.to(tensor.device), tensor.device_mesh, tensor.placements)
+    return value.to(tensor.device)

@@ -1,0 +1,1 @@
+"""QLoRA on a real model: the recipe, instruction data, and ``pefteach qlora``."""

@@ -1,0 +1,34 @@
+"""AdamW for QLoRA: with plain states, or with bitsandbytes' paged ones on a GPU.
+
+AdamW keeps two numbers per trained parameter. Paged states (Dettmers et al. 2023, section 3) lie in memory that the
+driver moves between GPU and CPU by itself, so that one long batch does not end the run. In 8 bits (Dettmers et al.
+2021, "8-bit Optimizers via Block-wise Quantization") they take a quarter of the room.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import torch
+
+from pefteach.quant.load import bitsandbytes
+from pefteach.train import AdamW
+
+PAGED = {"paged-adamw-32bit": 32, "paged-adamw-8bit": 8}
+OPTIMIZERS = ("adamw", *PAGED)
+
+
+def optimizer_for(name: str, device: torch.device) -> tuple[Callable[..., torch.optim.Optimizer], str | None]:
+    """What makes the optimiser of this name, and a note if another had to stand in for it.
+
+    Raises:
+        ValueError: an unknown name, or bitsandbytes is not installed.
+    """
+    if name not in OPTIMIZERS:
+        raise ValueError(f"no optimiser is called {name!r}: choose one of {', '.join(OPTIMIZERS)}")
+    if name == "adamw":
+        return AdamW, None
+    if device.type != "cuda":
+        return AdamW, f"{name} needs a GPU, whose memory is what it pages: training with plain AdamW"
+    return functools.partial(bitsandbytes().optim.AdamW, optim_bits=PAGED[name], is_paged=True), None

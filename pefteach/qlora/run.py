@@ -1,0 +1,186 @@
+"""A QLoRA run from files to files: a model and instructions go in, an adapter in peft's format comes out."""
+
+from __future__ import annotations
+
+import platform
+import random
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from pefteach.corpus.batches import Example
+from pefteach.interop import save_adapter
+from pefteach.measure.parameters import count_parameters
+from pefteach.measure.peak import peak_memory
+from pefteach.processes import Accelerated
+from pefteach.qlora.instructions import Instruction, encode_instruction, prompt_ids, read_instructions
+from pefteach.qlora.optimizers import optimizer_for
+from pefteach.qlora.packing import collate_rows, leaks, pack
+from pefteach.qlora.recipe import qlora
+from pefteach.qlora.settings import Settings, claim, facts, remember
+from pefteach.quant.load import load_in_4bit, quantise
+from pefteach.train import TrainingDiverged, batches_of, evaluate, fit
+
+TRAINING = "training.safetensors"  # what an interrupted run goes on from
+
+
+def run(
+    settings: Settings, out: Path, *, checkpoint_seconds: float = 60.0, samples: int = 2, cpu: bool = False
+) -> dict[str, Any] | None:
+    """Train, and leave in ``out`` the adapter and ``run.json``. A run that was killed goes on where it was.
+
+    Args:
+        checkpoint_seconds: how often the state of the run is stored.
+        samples: how many of the held-out prompts to answer, before and after.
+        cpu: leave a GPU alone.
+
+    Returns:
+        What is in ``run.json`` under "result": losses in nats per token of held-out responses, the loss of every
+        step, speed, memory and samples. None in all processes but the first.
+
+    Raises:
+        FileNotFoundError: no data there.
+        ValueError: settings that do not fit, bad lines in the data, a model that cannot be opened, a folder with
+            another run, a loss that is not finite, or too little memory on the GPU.
+    """
+    settings.check()
+    try:
+        from accelerate import Accelerator
+    except ImportError:
+        raise ValueError("a QLoRA run needs accelerate: run `pip install 'pefteach[gpu]'`") from None
+    accelerator = Accelerator(cpu=cpu)
+    processes, say, device = Accelerated(accelerator), accelerator.print, accelerator.device
+    train, held_out = read(settings)
+    if processes.main:
+        claim(out, settings)
+
+    tokenizer, model = open_model(settings, device, sharded=accelerator.is_fsdp2)
+    examples, checks = (_encode(tokenizer, lines, settings.length, say) for lines in (train, held_out))
+    if settings.packing and leaks(model):
+        raise ValueError(f"in {type(model).__name__} packed examples see each other: train it with --no-packing")
+    rows = pack(examples, settings.length) if settings.packing else [[example] for example in examples]
+    steps = round(settings.epochs * len(rows) / settings.batch_size)
+    if len(rows) < settings.batch_size or steps < 1:
+        raise ValueError(f"{settings.data} fills {len(rows)} rows, which is no full batch: lower --batch-size")
+    torch.manual_seed(settings.seed)
+    qlora(
+        model, settings.rank, settings.alpha, settings.dropout,
+        lora_dtype=getattr(torch, settings.lora_dtype), checkpointing=settings.checkpointing,
+    )  # fmt: skip
+    optimizer, note = optimizer_for(settings.optimizer, device)
+    if note:
+        say(f"Note: {note}.")
+    count = count_parameters(model)
+    say(f"{len(examples)} examples in {len(rows)} rows; {steps} steps; {count.trainable:,} of {count.total:,} train.")
+
+    score = lambda model: evaluate(model, checks, batch_size=max(1, settings.batch_size // settings.accumulate)).loss
+    before, loss_before = _answers(model, tokenizer, held_out[:samples]), score(model)
+    try:
+        history = fit(
+            model, batches_of(rows, settings.batch_size, settings.seed, collate_rows), steps=steps, lr=settings.lr,
+            schedule=settings.schedule, warmup=settings.warmup, clip=settings.clip, seed=settings.seed,
+            metric=score if settings.eval_every else None, metric_every=settings.eval_every or 1,
+            checkpoint=Path(out) / TRAINING, checkpoint_seconds=checkpoint_seconds,
+            optimizer=optimizer, accumulate=settings.accumulate, processes=processes, progress="QLoRA",
+        )  # fmt: skip
+    except TrainingDiverged as error:
+        raise ValueError(str(error)) from None
+    except torch.OutOfMemoryError:
+        raise ValueError("the GPU has too little memory: raise --accumulate, or lower --length or --rank") from None
+    loss_after, after = score(model), _answers(model, tokenizer, held_out[:samples])
+
+    save_adapter(model, out, base_model=settings.model, write=processes.main)
+    seconds = history.rows[-1]["seconds"] if history.rows else 0.0
+    result = {
+        "loss_before": loss_before,
+        "loss_after": loss_after,
+        "evaluations": history.metrics,
+        "tokens_per_second": sum(row["tokens"] for row in history.rows) / seconds if seconds else None,
+        "peak_bytes": peak_memory(device),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
+        "versions": {name: version(name) for name in ("torch", "transformers", "accelerate")},
+        "samples": [
+            {"prompt": i.prompt, "wanted": i.response, "before": b, "after": a}
+            for i, b, a in zip(held_out, before, after)
+        ],
+        "history": history.rows,
+    }
+    if not processes.main:
+        return None
+    remember(out, facts(settings) | {"result": result})
+    (Path(out) / TRAINING).unlink()
+    return result
+
+
+def read(settings: Settings) -> tuple[list[Instruction], list[Instruction]]:
+    """Lines to train on and lines held out: those of ``eval_data``, or a random share of ``data``.
+
+    Raises:
+        FileNotFoundError, ValueError: see :func:`pefteach.qlora.instructions.read_instructions`; or a single line.
+    """
+    lines = read_instructions(Path(settings.data))
+    if settings.eval_data:
+        return lines, read_instructions(Path(settings.eval_data))
+    if len(lines) < 2:
+        raise ValueError(f"{settings.data} has one line: give others to evaluate on with --eval-data")
+    random.Random(settings.seed).shuffle(lines)
+    count = max(1, round(settings.eval_share * len(lines)))
+    return lines[count:], lines[:count]
+
+
+def open_model(settings: Settings, device: torch.device, sharded: bool = False) -> tuple[Any, nn.Module]:
+    """Tokenizer and model, in 4 bits on the device: by bitsandbytes on a GPU, else by this package.
+
+    FSDP shards this package's codes like any parameter, but leaves bitsandbytes' whole on every GPU.
+
+    Raises:
+        ValueError: no causal language model under this name, or one that cannot be put in 4 bits.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    backend = settings.backend
+    if backend == "auto":
+        backend = "bitsandbytes" if device.type == "cuda" and not sharded else "pefteach"
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(settings.model)
+        if backend == "bitsandbytes":
+            return tokenizer, load_in_4bit(
+                settings.model, kind=settings.kind, compute_dtype=dtype, device_map={"": device}
+            )
+        model = AutoModelForCausalLM.from_pretrained(settings.model, torch_dtype=dtype)
+    except (OSError, KeyError, ValueError) as error:
+        raise ValueError(f"cannot open the model {settings.model}: {str(error).splitlines()[0]}") from None
+    return tokenizer, quantise(model, backend, kind=settings.kind, device=device)
+
+
+def _encode(tokenizer: Any, lines: list[Instruction], length: int, say: Callable[[str], None]) -> list[Example]:
+    """The examples that fit; the others are named."""
+    examples = [encode_instruction(tokenizer, line) for line in lines]
+    long = sorted(line.line for line, example in zip(lines, examples) if len(example.ids) > length)
+    if len(long) == len(lines):
+        raise ValueError(f"no example has at most {length} tokens: raise --length")
+    if long:
+        say(f"Note: left out {len(long)} examples of more than {length} tokens, the first in line {long[0]}.")
+    return [example for example in examples if len(example.ids) <= length]
+
+
+@torch.no_grad()
+def _answers(model: Any, tokenizer: Any, lines: list[Instruction], new_tokens: int = 64) -> list[str]:
+    """What the model answers now, always taking the likeliest token."""
+    was_training = model.training
+    model.eval()
+    answers = []
+    for line in lines:
+        ids = torch.tensor([prompt_ids(tokenizer, line.prompt)], device=next(model.parameters()).device)
+        out = model.generate(
+            input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=new_tokens, do_sample=False,
+            use_cache=True, pad_token_id=tokenizer.eos_token_id,
+        )  # fmt: skip
+        answers.append(tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True).strip())
+    model.train(was_training)
+    return answers
