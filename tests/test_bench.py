@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from pefteach import bench
-from pefteach.bench import lessons, measure, methods, print_bench, start, widgets
+from pefteach.bench import lessons, measure, methods, print_bench, qlora, start, widgets
 from pefteach.methods import METHODS
 from pefteach.widgets.panel import Panel
 
@@ -61,7 +61,7 @@ def test_the_table_says_in_words_what_holds(fake_rows, capsys):
 
 
 def test_an_unknown_benchmark_is_told_the_names():
-    with pytest.raises(ValueError, match="'speed': choose one of lessons, methods, quant, start, widgets"):
+    with pytest.raises(ValueError, match="'speed': choose one of .*lessons, methods, qlora, quant, start, widgets"):
         print_bench("speed", json=False)
 
 
@@ -71,7 +71,7 @@ def test_a_missing_package_is_one_sentence():
 
 
 def test_every_benchmark_has_a_measure():
-    assert set(bench.NAMES) >= {"lessons", "methods", "quant", "start", "widgets"}
+    assert set(bench.NAMES) >= {"lessons", "methods", "qlora", "quant", "start", "widgets"}
     assert all(
         callable(getattr(bench.import_module(f"pefteach.bench.{name}"), "measure", None)) for name in bench.NAMES
     )
@@ -144,6 +144,32 @@ def test_every_method_meets_its_reference_and_its_floor():
 
 def test_the_benchmark_knows_every_method():
     assert {type(contest.method) for contest in methods.CONTESTS.values()} == set(METHODS)
+
+
+# --- qlora ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_damage_of_every_grid_and_the_order():
+    rows = {row["name"]: row for row in qlora.damage(samples=2, count=8)}
+    assert sum("loss of the base" in name for name in rows) == 7
+    order = {name: row for name, row in rows.items() if name.startswith("damage of")}
+    assert len(order) == len(qlora.ORDER) and all(row["bar"] == 1.0 for row in order.values())
+    assert rows["damage of 3 bit against 2 bit, in the worst of 2 samples"]["holds"]
+
+
+def test_wrong_levels_would_break_the_order(monkeypatch):
+    monkeypatch.setitem(qlora.GRIDS, "NF4", qlora.GRIDS["3 bit"])
+    rows = {row["name"]: row for row in qlora.damage(samples=1, count=8)}
+    assert not rows["damage of NF4 against INT4, in the worst of 1 samples"]["holds"]
+
+
+def test_merging_is_exact_in_32_bits_and_not_in_4():
+    rows = {row["name"]: row for row in qlora.training(steps=6, seeds=1, rows=2)}
+    names = ("QLoRA against LoRA's", "merged into 32 bits against LoRA's", "merged into 4 bits against LoRA's")
+    four_bit, exact, rounded = (rows[f"loss of {name}"]["ours"] for name in names)
+    assert exact == pytest.approx(four_bit, rel=1e-4) and abs(rounded - four_bit) > 1e-3
+    assert rows["loss of QLoRA against LoRA's"]["bar"] == 1.02
+    assert 0 < rows["rounding error of merging into 4 bits, as a share of LoRA's change"]["ours"]
 
 
 # --- widgets --------------------------------------------------------------------------------------------------------
