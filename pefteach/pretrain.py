@@ -111,8 +111,10 @@ def pretrain(
     there, a run was interrupted, and this one goes on from it.
 
     Raises:
-        ValueError: ``out`` holds a finished base.
+        ValueError: ``out`` holds a finished base, or there is no such device.
     """
+    if device not in ("cpu", "cuda") or (device == "cuda" and not torch.cuda.is_available()):
+        raise ValueError(f"there is no device {device!r} here: use cpu{' or cuda' * torch.cuda.is_available()}")
     out = Path(out)
     if (out / "model.safetensors").exists():
         raise ValueError(f"{out} holds a finished base: choose another folder with --out")

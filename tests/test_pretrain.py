@@ -61,6 +61,11 @@ def test_a_killed_run_ends_as_the_whole_run_does(tmp_path):
         pretrain(broken)
 
 
+def test_an_unknown_device_is_one_sentence(tmp_path):
+    with pytest.raises(ValueError, match="there is no device 'tpu' here: use cpu"):
+        pretrain(tmp_path, device="tpu")
+
+
 def test_only_answers_count_in_a_skill():
     tokenizer = load_tokenizer()
     rng = random.Random(0)

@@ -59,14 +59,13 @@ def tell(result: dict, out: Path) -> None:
     from rich import print
     from rich.markup import escape
 
-    before, after = result["loss_before"], result["loss_after"]
     for sample in result["samples"]:
-        for key in ("prompt", "before", "after", "wanted"):
-            print(f"[bold]{key:>8}[/]  {escape(sample[key]) or '(nothing)'}")
-    print(
-        f"Loss on held-out responses: {before:.3f} before, {after:.3f} after "
-        f"(perplexity {math.exp(before):.1f} and {math.exp(after):.1f})."
-    )
-    if result["tokens_per_second"]:
-        print(f"{result['tokens_per_second']:,.0f} tokens/s, at most {result['peak_bytes'] / 2**30:.1f} GiB.")
+        for key, text in sample.items():
+            if text is not None:
+                print(f"[bold]{key:>8}[/]  {escape(text) or '(nothing)'}")
+    for when in ("before", "after"):
+        loss = result[f"loss_{when}"]
+        if loss is not None:
+            print(f"Loss on held-out responses {when}: {loss:.3f} (perplexity {math.exp(loss):.1f}).")
+    print(f"{result['tokens_per_second']:,.0f} tokens/s, at most {result['peak_bytes'] / 2**30:.1f} GiB.")
     print(f"The adapter is in {out}; peft opens it.")

@@ -65,6 +65,6 @@ def leaks(model: Any) -> bool:
     device = next(model.parameters()).device
     rows = [[Example((first,) * 4, (True,) * 4), Example((3, 1, 2, 0), (True,) * 4)] for first in (1, 2)]
     batch = {key: value.to(device) for key, value in collate_rows(rows).items() if key != "labels"}
-    one, two = model(**batch, use_cache=False).logits[:, 4:]
+    one, two = model(**batch, use_cache=False).logits[:, 4:].float()
     model.train(was_training)
-    return not torch.allclose(one, two, rtol=1e-3, atol=1e-5)
+    return bool((one - two).abs().max() > 0.1 * one.std())  # seeing makes a difference of several, rounding of 0.01

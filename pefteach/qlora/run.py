@@ -21,11 +21,9 @@ from pefteach.qlora.instructions import Instruction, encode_instruction, prompt_
 from pefteach.qlora.optimizers import optimizer_for
 from pefteach.qlora.packing import collate_rows, leaks, pack
 from pefteach.qlora.recipe import qlora
-from pefteach.qlora.settings import Settings, claim, facts, remember
+from pefteach.qlora.settings import TRAINING, Settings, claim, facts, remember
 from pefteach.quant.load import load_in_4bit, quantise
 from pefteach.train import TrainingDiverged, batches_of, evaluate, fit
-
-TRAINING = "training.safetensors"  # what an interrupted run goes on from
 
 
 def run(
@@ -49,16 +47,18 @@ def run(
     """
     settings.check()
     try:
-        from accelerate import Accelerator
+        from accelerate import Accelerator, DistributedDataParallelKwargs
     except ImportError:
         raise ValueError("a QLoRA run needs accelerate: run `pip install 'pefteach[gpu]'`") from None
-    accelerator = Accelerator(cpu=cpu)
+    # The scales of the 4-bit layers are buffers that never change: no need to send them round at every step.
+    accelerator = Accelerator(cpu=cpu, kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)])
     processes, say, device = Accelerated(accelerator), accelerator.print, accelerator.device
     train, held_out = read(settings)
     if processes.main:
         claim(out, settings)
 
-    tokenizer, model = open_model(settings, device, sharded=accelerator.is_fsdp2)
+    sharded = accelerator.is_fsdp2
+    tokenizer, model = open_model(settings, device, sharded)
     examples, checks = (_encode(tokenizer, lines, settings.length, say) for lines in (train, held_out))
     if settings.packing and leaks(model):
         raise ValueError(f"in {type(model).__name__} packed examples see each other: train it with --no-packing")
@@ -78,7 +78,8 @@ def run(
     say(f"{len(examples)} examples in {len(rows)} rows; {steps} steps; {count.trainable:,} of {count.total:,} train.")
 
     score = lambda model: evaluate(model, checks, batch_size=max(1, settings.batch_size // settings.accumulate)).loss
-    before, loss_before = _answers(model, tokenizer, held_out[:samples]), score(model)
+    answer = lambda: [_answer(model, tokenizer, line.prompt) for line in held_out[:samples]]
+    before, loss_before = ([None] * samples, None) if sharded else (answer(), score(model))  # still on the CPU
     try:
         history = fit(
             model, batches_of(rows, settings.batch_size, settings.seed, collate_rows), steps=steps, lr=settings.lr,
@@ -91,26 +92,26 @@ def run(
         raise ValueError(str(error)) from None
     except torch.OutOfMemoryError:
         raise ValueError("the GPU has too little memory: raise --accumulate, or lower --length or --rank") from None
-    loss_after, after = score(model), _answers(model, tokenizer, held_out[:samples])
+    loss_after, after = score(model), answer()
 
     save_adapter(model, out, base_model=settings.model, write=processes.main)
-    seconds = history.rows[-1]["seconds"] if history.rows else 0.0
+    if not processes.main:
+        return None
+    seconds = history.rows[-1]["seconds"]
     result = {
         "loss_before": loss_before,
         "loss_after": loss_after,
         "evaluations": history.metrics,
-        "tokens_per_second": sum(row["tokens"] for row in history.rows) / seconds if seconds else None,
+        "tokens_per_second": sum(row["tokens"] for row in history.rows) / seconds,
         "peak_bytes": peak_memory(device),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
         "versions": {name: version(name) for name in ("torch", "transformers", "accelerate")},
         "samples": [
-            {"prompt": i.prompt, "wanted": i.response, "before": b, "after": a}
-            for i, b, a in zip(held_out, before, after)
+            {"prompt": line.prompt, "before": old, "after": new, "wanted": line.response}
+            for line, old, new in zip(held_out, before, after)
         ],
         "history": history.rows,
     }
-    if not processes.main:
-        return None
     remember(out, facts(settings) | {"result": result})
     (Path(out) / TRAINING).unlink()
     return result
@@ -135,7 +136,8 @@ def read(settings: Settings) -> tuple[list[Instruction], list[Instruction]]:
 def open_model(settings: Settings, device: torch.device, sharded: bool = False) -> tuple[Any, nn.Module]:
     """Tokenizer and model, in 4 bits on the device: by bitsandbytes on a GPU, else by this package.
 
-    FSDP shards this package's codes like any parameter, but leaves bitsandbytes' whole on every GPU.
+    FSDP shards this package's codes like any parameter, but leaves bitsandbytes' whole on every GPU. A model that is
+    to be sharded waits on the CPU, since it may be too large for one GPU.
 
     Raises:
         ValueError: no causal language model under this name, or one that cannot be put in 4 bits.
@@ -155,7 +157,7 @@ def open_model(settings: Settings, device: torch.device, sharded: bool = False) 
         model = AutoModelForCausalLM.from_pretrained(settings.model, torch_dtype=dtype)
     except (OSError, KeyError, ValueError) as error:
         raise ValueError(f"cannot open the model {settings.model}: {str(error).splitlines()[0]}") from None
-    return tokenizer, quantise(model, backend, kind=settings.kind, device=device)
+    return tokenizer, quantise(model, backend, kind=settings.kind, device=None if sharded else device)
 
 
 def _encode(tokenizer: Any, lines: list[Instruction], length: int, say: Callable[[str], None]) -> list[Example]:
@@ -170,17 +172,14 @@ def _encode(tokenizer: Any, lines: list[Instruction], length: int, say: Callable
 
 
 @torch.no_grad()
-def _answers(model: Any, tokenizer: Any, lines: list[Instruction], new_tokens: int = 64) -> list[str]:
+def _answer(model: Any, tokenizer: Any, prompt: str, new_tokens: int = 64) -> str:
     """What the model answers now, always taking the likeliest token."""
     was_training = model.training
     model.eval()
-    answers = []
-    for line in lines:
-        ids = torch.tensor([prompt_ids(tokenizer, line.prompt)], device=next(model.parameters()).device)
-        out = model.generate(
-            input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=new_tokens, do_sample=False,
-            use_cache=True, pad_token_id=tokenizer.eos_token_id,
-        )  # fmt: skip
-        answers.append(tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True).strip())
+    ids = torch.tensor([prompt_ids(tokenizer, prompt)], device=next(model.parameters()).device)
+    out = model.generate(
+        input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=new_tokens, do_sample=False,
+        use_cache=True, pad_token_id=tokenizer.eos_token_id,
+    )  # fmt: skip
     model.train(was_training)
-    return answers
+    return tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True).strip()

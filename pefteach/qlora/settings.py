@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 RUN = "run.json"
+TRAINING = "training.safetensors"  # what an interrupted run goes on from
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def claim(out: Path, settings: Settings) -> None:
         if "result" in found:
             raise ValueError(f"{out} holds a finished run: choose another folder with --out")
         others = [key for key in wanted if found.get(key) != wanted[key]]
-        if others:
+        if others and (Path(out) / TRAINING).exists():
             raise ValueError(f"{out} holds an interrupted run with another {', '.join(others)}: choose another --out")
     remember(out, wanted)
 

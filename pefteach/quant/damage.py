@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import deepcopy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -36,5 +37,6 @@ def damaged(model: nn.Module, grid: str) -> nn.Module:
     """
     copy = deepcopy(model)
     for layer in block_linears(copy).values():
-        layer.weight.copy_(GRIDS[grid](layer.weight))
+        weight: Any = layer.weight
+        weight.copy_(GRIDS[grid](weight))
     return copy

@@ -8,7 +8,6 @@ it. That is the bargain of QLoRA: a little arithmetic for a lot of memory.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pefteach.quant import fused
+from pefteach.quant.double import NestedAbsmax
 from pefteach.quant.files import from_state, to_state
 from pefteach.quant.four_bit import Quantised4bit, quantise_4bit
 
@@ -54,13 +54,18 @@ class Linear4bit(nn.Linear):
     @property
     def quantised(self) -> Quantised4bit:
         """The weight in 4 bits."""
-        return replace(self._scales, packed=self.packed)
+        absmax = self.absmax if self.offset is None else NestedAbsmax(self.absmax, self.nested_absmax, self.offset)
+        return Quantised4bit(self.packed, absmax, *self._facts)
 
     @quantised.setter
     def quantised(self, quantised: Quantised4bit) -> None:
-        # A parameter, so that whatever counts, moves or shards parameters finds the codes.
+        # Parameter and buffers, so that whatever counts, moves or shards them finds them.
         self.packed = nn.Parameter(quantised.packed, requires_grad=False)
-        self._scales = replace(quantised, packed=quantised.packed.new_empty(0, 1))  # all but the codes
+        absmax, nested = quantised.absmax, isinstance(quantised.absmax, NestedAbsmax)
+        self.register_buffer("absmax", absmax.codes if nested else absmax, persistent=False)
+        self.register_buffer("nested_absmax", absmax.absmax if nested else None, persistent=False)
+        self.register_buffer("offset", absmax.offset if nested else None, persistent=False)
+        self._facts = quantised.kind, quantised.block_size, quantised.shape, quantised.dtype
 
     @classmethod
     def from_linear(
@@ -95,9 +100,10 @@ class Linear4bit(nn.Linear):
         return f"{super().extra_repr()}, {kind}, blocks of {size}, {self.quantised.bits_per_parameter:.3f} bits"
 
     def _apply(self, fn: Any, recurse: bool = True) -> Linear4bit:
-        super()._apply(fn, recurse)  # the codes and the bias
-        # The scales only move: .half() would round them.
-        self._scales = self._scales.map(lambda tensor: tensor.to(fn(tensor).device))
+        scales = dict(self._buffers)
+        super()._apply(fn, recurse)
+        for name, scale in scales.items():  # they only move: .half() would round them
+            self._buffers[name] = None if scale is None else scale.to(self.packed.device)
         return self
 
     def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:

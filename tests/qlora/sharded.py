@@ -18,7 +18,7 @@ from pefteach.quant import Linear4bit
 
 
 class Sharding(accelerate.Accelerator):
-    def __init__(self, cpu):
+    def __init__(self, cpu, kwargs_handlers):
         plugin = accelerate.FullyShardedDataParallelPlugin(
             fsdp_version=2, auto_wrap_policy="transformer_based_wrap", cpu_ram_efficient_loading=False
         )

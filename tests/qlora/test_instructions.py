@@ -1,5 +1,7 @@
 """JSONL of prompts and responses: what is read, what counts, and how a bad line is named."""
 
+import copy
+
 import pytest
 from transformers import AutoTokenizer
 
@@ -63,17 +65,17 @@ def test_only_the_response_and_its_end_count(tokenizer):
     assert example.counts == (False,) * len(prompt) + (True,) * len(counted)
 
 
-def test_a_chat_template_is_used(tokenizer):
-    import copy
+CHAT = """{% for m in messages %}[{{ m.role }}] {{ m.content }} {% endfor %}
+{%- if add_generation_prompt %}[me]{% endif %}"""
 
+
+def test_a_chat_template_is_used(tokenizer):
     chat = copy.deepcopy(tokenizer)
-    chat.chat_template = "{% for m in messages %}[{{ m.role }}] {{ m.content }} {% endfor %}{% if add_generation_prompt %}[me]{% endif %}"
+    chat.chat_template = CHAT
     assert chat.decode(prompt_ids(chat, "The cat")) == "[user] The cat [me]"
 
 
 def test_a_tokenizer_without_an_end_is_refused(tokenizer):
-    import copy
-
     endless = copy.deepcopy(tokenizer)
     endless.eos_token = None
     with pytest.raises(ValueError, match="has no eos_token"):
