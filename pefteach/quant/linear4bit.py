@@ -45,6 +45,11 @@ class Linear4bit(nn.Linear):
         compute_dtype: the precision of the product; the input's by default. The output has the input's.
     """
 
+    packed: nn.Parameter
+    absmax: Tensor  # the scales, or their codes under double quantisation; then there are the next two as well
+    nested_absmax: Tensor
+    offset: Tensor | None
+
     def __init__(self, quantised: Quantised4bit, bias: nn.Parameter | None, compute_dtype: torch.dtype | None = None):
         nn.Module.__init__(self)  # nn.Linear's own would make a full weight
         self.out_features, self.in_features = quantised.shape
@@ -61,10 +66,12 @@ class Linear4bit(nn.Linear):
     def quantised(self, quantised: Quantised4bit) -> None:
         # Parameter and buffers, so that whatever counts, moves or shards them finds them.
         self.packed = nn.Parameter(quantised.packed, requires_grad=False)
-        absmax, nested = quantised.absmax, isinstance(quantised.absmax, NestedAbsmax)
-        self.register_buffer("absmax", absmax.codes if nested else absmax, persistent=False)
-        self.register_buffer("nested_absmax", absmax.absmax if nested else None, persistent=False)
-        self.register_buffer("offset", absmax.offset if nested else None, persistent=False)
+        absmax = quantised.absmax
+        parts: tuple = (absmax, None, None)
+        if isinstance(absmax, NestedAbsmax):
+            parts = (absmax.codes, absmax.absmax, absmax.offset)
+        for name, part in zip(("absmax", "nested_absmax", "offset"), parts):
+            self.register_buffer(name, part, persistent=False)
         self._facts = quantised.kind, quantised.block_size, quantised.shape, quantised.dtype
 
     @classmethod
