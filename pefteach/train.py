@@ -173,17 +173,8 @@ def fit(
             if checkpoint:  # dropout has to be the same after a resume, and another in each process
                 torch.manual_seed(seed + processes.count * step + processes.index)
             batch = {key: value.to(device) for key, value in data(step).items()}
-            tokens, counted = int(batch["labels"].numel()), _counted(batch["labels"])
             updates.zero_grad()
-            mine = 0.0
-            for number, part in enumerate(processes.shares(batch, accumulate), 1):
-                labels = part.pop("labels")
-                with processes.only(forward, now=number == accumulate):
-                    weight = _counted(labels) / max(1, counted)
-                    loss = next_token_loss(forward(**part).logits, labels) * weight
-                    total = loss + sum(adapter.penalty() for adapter in active) / accumulate
-                    (total * processes.count).backward()  # gradients are averaged over the processes
-                mine += loss.item()
+            mine = _backward(forward, batch, active, accumulate, processes)
             norm = whole(nn.utils.clip_grad_norm_(parameters, clip)).item()
             late = checkpoint is not None and time.monotonic() - saved > checkpoint_seconds
             value, due = processes.total(mine, late)
@@ -197,6 +188,7 @@ def fit(
             updates.step()
             for adapter in active:
                 adapter.after_step(step, steps)
+            tokens = batch["labels"].numel()
             history.rows.append(
                 {"step": step, "loss": value, "lr": updates.param_groups[0]["lr"], "grad_norm": norm,
                  "tokens": tokens, "seconds": time.monotonic() - began}
@@ -231,6 +223,22 @@ def _groups(model: nn.Module, active: Sequence[Adapter], weight_decay: float) ->
     rest = [p for p in parameters if p.ndim <= 1 or id(p) in scales]
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
     return [group for group in groups if group["params"]]
+
+
+def _backward(
+    forward: nn.Module, batch: Batch, active: Sequence[Adapter], accumulate: int, processes: OneProcess
+) -> float:
+    """Form the gradients of a batch's mean loss, and return what this process's rows add to that loss."""
+    counted, mine = _counted(batch["labels"]), 0.0
+    for number, part in enumerate(processes.shares(batch, accumulate), 1):
+        labels = part.pop("labels")
+        with processes.only(forward, now=number == accumulate):
+            weight = _counted(labels) / max(1, counted)
+            loss = next_token_loss(forward(**part).logits, labels) * weight
+            penalty = sum(adapter.penalty() for adapter in active) / accumulate
+            (loss * processes.count + penalty).backward()  # processes average their gradients; losses add up
+        mine += loss.item()
+    return mine
 
 
 def _counted(labels: Tensor) -> int:

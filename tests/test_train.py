@@ -7,8 +7,10 @@ import pytest
 import torch
 from torch import nn
 
+from pefteach import train
 from pefteach.corpus.batches import IGNORE, Example, collate
-from pefteach.methods import LoRA, attach
+from pefteach.methods import AdaLoRA, LoRA, attach
+from pefteach.processes import OneProcess
 from pefteach.train import TrainingDiverged, batches_of, evaluate, fit, learning_rate, next_token_loss
 from pefteach.transformer import Config, Decoder
 from tiny import randomise
@@ -193,3 +195,53 @@ def test_long_examples_are_refused_by_the_model():
     model = Decoder(Config(vocab_size=96, hidden_size=64, intermediate_size=64, max_position_embeddings=16))
     with pytest.raises(ValueError, match="20 tokens are more than the 16 positions"):
         fit(model, [Example((5,) * 20, (True,) * 20)], steps=1, lr=1e-3, batch_size=1, progress=None)
+
+
+class Both(OneProcess):
+    """Two processes' work in one, one after the other: their gradients are averaged, their losses added."""
+
+    count = 2
+
+    def prepare(self, model, optimizer):
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.register_hook(lambda gradient: gradient / 2)
+        return model
+
+    def shares(self, batch, accumulate):
+        for self.index in range(2):
+            yield from super().shares(batch, accumulate)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("method", [LoRA(3, 7.0), AdaLoRA(4, 2, 7.0)])
+def test_a_batch_in_parts_is_the_same_batch(model, method, accumulate):
+    """AdaLoRA adds a penalty to the loss, once."""
+
+    def run(**how):
+        twin = copy.deepcopy(model)
+        torch.manual_seed(0)
+        attach(twin, method)
+        return fit(twin, DATA, steps=12, lr=1e-2, batch_size=5, progress=None, **how).losses
+
+    whole = run()
+    assert run(accumulate=accumulate, processes=Both()) == pytest.approx(whole, rel=1e-4)
+    assert run(accumulate=5) == pytest.approx(whole, rel=1e-4)
+    with pytest.raises(ValueError, match="a batch of 5 rows cannot be shared by 1 processes in 6 parts each"):
+        run(accumulate=6)
+
+
+@pytest.mark.parametrize("wrong", ["the penalty is added by each", "losses are averaged, too", "parts count alike"])
+def test_parts_that_are_added_up_wrongly_are_noticed(model, wrong, monkeypatch):
+    right = train._backward
+
+    def backward(forward, batch, active, accumulate, processes):
+        twice = wrong == "the penalty is added by each" and processes.count == 2
+        mine = right(forward, batch, active * 2 if twice else active, accumulate, processes)
+        return mine / processes.count if wrong == "losses are averaged, too" else mine
+
+    if wrong == "parts count alike":
+        monkeypatch.setattr(train, "_counted", len)
+    monkeypatch.setattr(train, "_backward", backward)
+    with pytest.raises(AssertionError):
+        test_a_batch_in_parts_is_the_same_batch(model, AdaLoRA(4, 2, 7.0), 2)

@@ -99,12 +99,12 @@ def test_two_processes_that_share_the_weights_are_one(alone, settings, tmp_path)
 @pytest.mark.parametrize("wrong", ["each part counts alike", "all rows in every part", "gradients are summed"])
 def test_parts_that_are_weighed_wrongly_would_be_noticed(alone, settings, tmp_path, monkeypatch, wrong):
     if wrong == "each part counts alike":
-        monkeypatch.setattr(train, "_counted", lambda labels: len(labels))
+        monkeypatch.setattr(train, "_counted", len)
     elif wrong == "all rows in every part":
         monkeypatch.setattr(train.OneProcess, "shares", lambda self, batch, n: (dict(batch) for _ in range(n)))
     else:
-        penalised = train.next_token_loss
-        monkeypatch.setattr(train, "next_token_loss", lambda *a: penalised(*a) * 2)
+        once = train.next_token_loss
+        monkeypatch.setattr(train, "next_token_loss", lambda *a: once(*a) * 2)
     run(replace(settings, dropout=0.0), tmp_path, samples=0, cpu=True)
     assert losses(tmp_path) != pytest.approx(losses(alone), abs=1e-3)
 
