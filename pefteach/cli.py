@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from pefteach.qlora.command import qlora
+
 app = typer.Typer(
     help="Learn parameter-efficient fine-tuning by building it.", no_args_is_help=True, add_completion=False
 )
@@ -81,13 +83,14 @@ def checks(json: Json = False) -> None:
 
 @app.command()
 def bench(
-    name: Annotated[str, typer.Argument(help="methods, quant, widgets, lessons or start.")],
+    name: Annotated[str, typer.Argument(help="methods, quant, widgets, lessons, start or gpu.")],
     json: Json = False,
+    write: Annotated[bool, typer.Option(help="With gpu: also write docs/gpu.md.")] = False,
 ) -> None:
     """Measure speed, as ratios of medians with the arms taking turns."""
     from pefteach.bench import print_bench
 
-    print_bench(name, json)
+    print_bench(name, json, write)
 
 
 @app.command()
@@ -103,6 +106,28 @@ def parity(
 
 
 @app.command()
+def plan(
+    model: Annotated[str, typer.Option(help="A known shape such as Llama-2-7B, a folder, or a name on the hub.")],
+    method: Annotated[str, typer.Option(help="qlora, lora, fullfinetuning … as in pefteach.methods.")] = "lora",
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="One of its settings: rank=16, target_modules=all-linear …")
+    ] = None,
+    batch: Annotated[int, typer.Option(help="Rows.")] = 1,
+    length: Annotated[int, typer.Option(help="Tokens per row.")] = 512,
+    precision: Annotated[str | None, typer.Option(help="fp32, bf16 or nf4; if none, nf4 for qlora, else bf16.")] = None,
+    checkpointing: Annotated[
+        bool, typer.Option(help="Compute blocks again instead of keeping what they need.")
+    ] = False,
+    optimizer: Annotated[str, typer.Option(help="adamw, adamw-8bit, paged-adamw-32bit or paged-adamw-8bit.")] = "adamw",
+    json: Json = False,
+) -> None:
+    """Print what a training step will need, and which cards hold it, before anything is loaded."""
+    from pefteach.measure.plan_command import print_plan
+
+    print_plan(model, method, settings or [], batch, length, precision, checkpointing, optimizer, json)
+
+
+@app.command()
 def convert(
     source: Annotated[Path, typer.Argument(help="The folder of an adapter, written by peft, adapters or pefteach.")],
     out: Annotated[Path, typer.Argument(help="A new folder.")],
@@ -113,6 +138,9 @@ def convert(
     from pefteach.interop.convert import convert as run
 
     print(run(source, out, to, model))
+
+
+app.command()(qlora)
 
 
 @app.command()

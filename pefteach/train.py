@@ -160,7 +160,7 @@ def fit(
     torch.manual_seed(seed)
 
     device = parameters[0].device
-    good = [local(p).clone() for p in parameters]
+    good = [local(p).to("cpu", copy=True) for p in parameters]  # a GPU's memory is for better things
     was_training = model.training
     model.train()
     saved = time.monotonic()

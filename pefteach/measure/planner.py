@@ -35,6 +35,7 @@ PRECISIONS = {
     "bf16": Precision(2, 2, 4, 2),  # all in bfloat16, the moments too: what torch does to a model in bfloat16
     "mixed": Precision(2, 2, 12, 2),  # bfloat16 to compute with; float32 copy and moments to update
 }
+NF4 = "nf4"  # QLoRA's base: the matrices of the blocks in 4 bits and frozen, the rest and the arithmetic in bfloat16
 
 
 def llama(hidden: int, layers: int, inner: int, heads: int, kv_heads: int, vocab: int, tied: bool = False) -> Config:
@@ -91,6 +92,17 @@ def parameter_count(config: Config) -> int:
     embedding = config.vocab_size * config.hidden_size
     ends = embedding if config.tie_word_embeddings else 2 * embedding
     return ends + config.num_hidden_layers * block_count(config) + config.hidden_size
+
+
+def weight_bytes(config: Config, precision: str) -> int:
+    """Bytes of the bare model. In NF4, 64 weights share a scale of one byte, and 256 scales a float32."""
+    if precision != NF4:
+        return parameter_count(config) * PRECISIONS[precision].weight
+    sizes = [fan_in * out for fan_in, out in linear_layers(config).values()]
+    blocks = [-(-n // 64) for n in sizes]
+    block = sum(-(-n // 2) + b + 4 * -(-b // 256) + 4 for n, b in zip(sizes, blocks, strict=True))  # 4: their mean
+    rest = parameter_count(config) - config.num_hidden_layers * sum(sizes)
+    return config.num_hidden_layers * block + rest * PRECISIONS["bf16"].weight
 
 
 @dataclass(frozen=True)
@@ -227,24 +239,27 @@ def plan(
     Args:
         config: the shape of the model: one of ``MODELS``, :func:`of_size`, or ``model.config``.
         method: how it is tuned; None for inference, where the cache of keys and values stands under activations.
-        precision: of the base: a key of ``PRECISIONS``. LoRA's matrices stay in float32.
+        precision: of the base: a key of ``PRECISIONS``, or "nf4" with double quantisation. LoRA's matrices stay in
+            float32.
         batch, length: rows and tokens per row.
         attention_matrix: the textbook computation, which keeps T x T weights per head, instead of a fused kernel.
         counted: tokens that count towards the loss; all but the first of each row by default.
 
     Raises:
-        ValueError: an unknown precision or method, settings that do not fit, sizes below 1.
+        ValueError: an unknown precision or method, settings that do not fit, sizes below 1, or a method that trains
+            the base's own weights while they are in 4 bits.
     """
-    if precision not in PRECISIONS:
-        raise ValueError(f"unknown precision {precision!r}: use one of {', '.join(PRECISIONS)}")
+    if precision not in (*PRECISIONS, NF4):
+        raise ValueError(f"unknown precision {precision!r}: use one of {', '.join((*PRECISIONS, NF4))}")
     if batch < 1 or length < 1:
         raise ValueError(f"batch and length must be at least 1, not {batch} and {length}")
-    base = PRECISIONS[precision]
-    weights = parameter_count(config) * base.weight
+    base, weights = PRECISIONS["bf16" if precision == NF4 else precision], weight_bytes(config, precision)
     if method is None:
         per_token = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim  # keys and values
         return Bytes(weights, 0, 0, batch * length * per_token * base.activation)
     what = training(config, method)
+    if precision == NF4 and what.precision is None:
+        raise ValueError(f"{type(method).__name__} trains the base itself, which is frozen in nf4: use LoRA, or bf16")
     own = what.precision or base
     return Bytes(
         weights + what.added * own.weight,

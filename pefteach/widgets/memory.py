@@ -8,20 +8,21 @@ import ipywidgets as widgets
 from matplotlib.figure import Figure
 
 from pefteach.figures.memory import draw_memory
-from pefteach.measure.planner import MODELS, PRECISIONS, of_size, parameter_count, plan
+from pefteach.measure.planner import MODELS, NF4, PRECISIONS, of_size, parameter_count, plan
 from pefteach.methods import BitFit, FullFineTuning, LastLayers, LoRA, Method, Norms
 from pefteach.transformer import Config
 from pefteach.widgets.panel import Panel
 
 ANY_SIZE = "a Llama of the size below"
 LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+LORA = "LoRA q, v, r = 8"
 METHODS: dict[str, Method | None] = {
     "inference": None,
     "full fine-tuning": FullFineTuning(),
     "last 2 blocks": LastLayers(2),
     "norms": Norms(),
     "BitFit": BitFit(add_to=LINEAR),  # where the model has biases, it trains those
-    "LoRA q, v, r = 8": LoRA(8),
+    LORA: LoRA(8),
     "LoRA all, r = 8": LoRA(8, target_modules="all-linear"),
 }
 
@@ -42,11 +43,13 @@ def memory_explorer(models: Mapping[str, Config] = MODELS) -> Panel:
         figure: Figure, model: str, billions: float, method: str, precision: str, batch: int, length: int, matrix: bool
     ) -> str:
         config = of_size(billions * 1e9) if model == ANY_SIZE else models[model]
-        plans = {
-            name: plan(config, each, precision, batch, length, attention_matrix=matrix)
-            for name, each in METHODS.items()
-        }
-        says = draw_memory(figure, plans, method)
+        plans, refused = {}, {}
+        for name, each in METHODS.items():
+            try:
+                plans[name] = plan(config, each, precision, batch, length, attention_matrix=matrix)
+            except ValueError as error:  # a base in 4 bits does not train
+                refused[name] = f"{error}. "
+        says = refused.get(method, "") + draw_memory(figure, plans, method if method in plans else LORA)
         return f"{parameter_count(config) / 1e9:.3g} billion parameters. {says}"
 
     return Panel(
@@ -62,7 +65,7 @@ def memory_explorer(models: Mapping[str, Config] = MODELS) -> Panel:
             value=30, min=1, max=100, step=1, description="size (billion parameters)", readout_format=".0f"
         ),
         method=widgets.Dropdown(options=list(METHODS), value="full fine-tuning", description="method"),
-        precision=widgets.ToggleButtons(options=list(PRECISIONS), value="mixed", description="precision"),
+        precision=widgets.ToggleButtons(options=[*PRECISIONS, NF4], value="mixed", description="precision"),
         batch=widgets.SelectionSlider(options=[1, 2, 4, 8, 16, 32, 64], value=1, description="rows (batch)"),
         length=widgets.SelectionSlider(
             options=[128, 256, 512, 1024, 2048, 4096, 8192], value=512, description="tokens per row"

@@ -4,8 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from pefteach.measure.memory import SavedActivations, measure_step, weight_bytes
+from pefteach.measure.memory import LiveBytes, SavedActivations, measure_step, weight_bytes
 from pefteach.methods import FullFineTuning, LastLayers, LoRA, attach
+from pefteach.quant import quantise
+from pefteach.quant.load import block_linears
 
 
 @pytest.fixture
@@ -40,6 +42,51 @@ def test_a_view_counts_as_its_whole_storage_once():
         loss = scale(x[:3]).sum() + scale(x[3:]).sum()
     assert saved.bytes == 6 * 4 * 4
     assert loss.requires_grad
+
+
+def test_live_bytes_by_hand():
+    held = torch.zeros(100)
+    with LiveBytes([held, held[5:]]) as live:
+        a = held + 1  # 400 held, 400 new
+        b = a.view(10, 10)
+        del a  # b still needs its memory
+        assert live.now == 800
+        c = torch.cat([b, b]).sum()  # 800 for a moment, and 4
+        del b
+        held.mul_(2)
+        assert live.now == 404 and live.peak == 1604
+    assert c == 200
+
+
+def test_the_peak_comes_when_a_gradient_meets_what_is_still_kept():
+    net = nn.Sequential(nn.Linear(64, 64, bias=False), nn.Linear(64, 64, bias=False))
+    x = torch.randn(1000, 64)
+    with LiveBytes([*net.parameters(), x]) as live:
+        loss = net(x).square().sum()
+        forward = live.now
+        loss.backward()
+    big, weight = 4 * 1000 * 64, 4 * 64 * 64
+    assert forward == 2 * weight + 3 * big + 4  # x, what the second layer takes, what the square takes; the loss
+    # On the way back through the square: x to the power of 1, twice that, times the loss's gradient. Then they go.
+    assert live.peak == forward + 3 * big + 4
+
+
+def test_measuring_says_the_peak(model, labelled):
+    attach(model, FullFineTuning())
+    step = measure_step(model, labelled)
+    held = step.weights + step.optimizer
+    assert held + step.activations < step.peak and held + step.gradients < step.peak
+    plain = measure_step(model, labelled, torch.optim.SGD)
+    assert plain.optimizer == 0 and plain.peak <= step.peak - step.optimizer
+
+
+def test_four_bits_weigh_what_they_are(model):
+    before, layers = weight_bytes(model), block_linears(model).values()
+    sixteen = sum(layer.weight.nbytes for layer in layers)
+    quantise(model)
+    assert weight_bytes(model) == before - sixteen + sum(
+        layer.quantised.nbytes for layer in block_linears(model).values()
+    )
 
 
 def test_nothing_is_saved_without_gradients(model, batch):

@@ -9,6 +9,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from pefteach.measure.memory import measure_step
 from pefteach.measure.planner import MODELS, of_size, parameter_count, plan
 from pefteach.methods import BitFit, FullFineTuning, LastLayers, LoRA, Norms, attach
+from pefteach.quant import quantise
 from pefteach.transformer import Config, Decoder
 
 SHAPE = Config(vocab_size=256, num_hidden_layers=3)  # grouped-query attention, biases, tied head
@@ -55,6 +56,36 @@ def test_the_attention_matrix_is_what_a_real_step_measures(method, precision):
     measured = measure_step(model, batch, output_attentions=True)
     planned = plan(SHAPE, method, precision, 8, 48, attention_matrix=True, counted=counted)
     assert planned.activations == pytest.approx(measured.activations, rel=0.01)
+
+
+@pytest.mark.parametrize("shape", [SHAPE, LLAMA], ids=["biases", "llama"])
+@pytest.mark.parametrize("method", [LoRA(4), LoRA(4, target_modules="all-linear")], ids=str)
+def test_qlora_is_what_a_real_step_measures(method, shape):
+    model, (batch, counted) = quantise(Decoder(shape).to(torch.bfloat16)), rows()
+    attach(model, method)
+    measured = measure_step(model, batch)
+    planned = plan(shape, method, "nf4", 8, 24, counted=counted)
+    assert (planned.weights, planned.gradients) == (measured.weights, measured.gradients)
+    assert planned.activations == pytest.approx(measured.activations, rel=0.01)
+    sixteen = plan(shape, method, "bf16", 8, 24, counted=counted)
+    assert replace(planned, weights=0) == replace(sixteen, weights=0)  # 4 bits save weights, and nothing else
+
+
+def test_four_bits_cost_what_the_paper_says():
+    shape = replace(MODELS["Llama-2-7B"], vocab_size=1)  # blocks, and hardly anything else
+    bits = 8 * plan(shape, None, "nf4").weights / parameter_count(shape)
+    assert bits == pytest.approx(4.127, abs=0.002)  # 4.5 without double quantisation
+    whole = MODELS["Llama-2-7B"]
+    ends = 2 * 2 * whole.vocab_size * whole.hidden_size  # embedding and head, two bytes each
+    assert plan(whole, None, "nf4").weights == pytest.approx(
+        4.127 / 8 * (parameter_count(whole) - ends / 2) + ends, rel=1e-3
+    )
+
+
+@pytest.mark.parametrize("method", [FullFineTuning(), LastLayers(2), Norms(), BitFit(add_to=["q_proj"])], ids=str)
+def test_a_base_in_four_bits_does_not_train(method):
+    with pytest.raises(ValueError, match=f"{type(method).__name__} trains the base itself, which is frozen in nf4"):
+        plan(MODELS["Llama-2-7B"], method, "nf4")
 
 
 def test_inference_holds_weights_and_the_cache():

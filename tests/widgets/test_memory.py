@@ -15,7 +15,15 @@ def panel():
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("model", "base"), ("method", "norms"), ("precision", "fp32"), ("batch", 16), ("length", 4096), ("matrix", True)],
+    [
+        ("model", "base"),
+        ("method", "norms"),
+        ("precision", "fp32"),
+        ("precision", "nf4"),
+        ("batch", 16),
+        ("length", 4096),
+        ("matrix", True),
+    ],
 )
 def test_every_control_changes_the_picture_and_the_caption(panel, name, value):
     picture, says = panel.image.value, panel.says
@@ -42,6 +50,14 @@ def test_every_method_fits_models_with_and_without_biases(panel):
         for method in METHODS:
             panel.controls["method"].value = method
             assert f"{method}: weights" in panel.says
+
+
+def test_a_base_in_four_bits_shows_qlora_and_says_what_it_refuses(panel):
+    panel.controls["precision"].value = "nf4"
+    assert "FullFineTuning trains the base itself" in panel.says and "LoRA q, v, r = 8: weights 3.88" in panel.says
+    panel.controls["method"].value = "LoRA all, r = 8"
+    expected = plan(MODELS["Llama-2-7B"], METHODS["LoRA all, r = 8"], "nf4", 1, 512)
+    assert f"together {expected.total / 1e9:.3g} GB" in panel.says and "trains the base" not in panel.says
 
 
 def test_the_picture_is_stored_with_the_cell(panel):
