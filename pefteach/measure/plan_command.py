@@ -88,8 +88,7 @@ def notes(step: Bytes) -> list[str]:
     """What the table leaves out."""
     found = [
         "The peak is the most at any moment of a step. A GPU takes about 0.5 GB more for itself.",
-        f"pefteach's own training loop keeps a copy of what trains, {step.gradients / GIB:.3f} GiB, to go back to; a",
-        "method that trains the base in place keeps another one.",
+        f"A method that trains the base in place keeps a copy of what trains, {step.gradients / GIB:.3f} GiB.",
     ]
     if step.paged:
         found.append(f"Of the optimizer, {step.paged / GIB:.3f} GiB leave the GPU when it needs the room.")

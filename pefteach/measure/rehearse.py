@@ -6,8 +6,8 @@ be counted. :func:`pefteach.measure.planner.plan` gives the same for a Llama by 
 needs no formula.
 
 Not counted, because no tensor shows it: what a kernel uses inside itself, the CUDA context (about 0.5 GB), and what a
-GPU's allocator loses between tensors. Not counted either: the copies of the trained tensors that ``fit``, and a method
-that trains in place, keep to go back to.
+GPU's allocator loses between tensors. Not counted either: the copy of the trained tensors that a method which trains
+them in place keeps to go back to.
 """
 
 from __future__ import annotations
