@@ -11,7 +11,6 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 
 def save_checkpoint(
@@ -32,7 +31,7 @@ def save_checkpoint(
     for name, p in named.items():
         for key, value in optimizer.state[p].items():
             tensors[f"{key}:{name}"] = value if isinstance(value, Tensor) else torch.tensor(value)
-    tensors = {key: whole(tensor).contiguous() for key, tensor in tensors.items()}
+    tensors = {key: whole(tensor).cpu().contiguous() for key, tensor in tensors.items()}  # one by one, off the GPU
     if not write:
         return
     file = Path(file)
@@ -43,7 +42,7 @@ def save_checkpoint(
     for key, tensor in tensors.items():
         tensors[key] = tensor.clone() if tensor.data_ptr() in seen else tensor
         seen.add(tensor.data_ptr())
-    save_file(tensors, partial, metadata={"history": json.dumps(history)})
+    save_file(tensors, partial, metadata={"history": json.dumps(history), "optimizer": _kind(optimizer)})
     partial.replace(file)
 
 
@@ -58,7 +57,7 @@ def load_checkpoint(
     try:
         with safe_open(file, "pt") as stored:
             found = {k: stored.get_tensor(k) for k in stored.keys()}
-            history = json.loads(stored.metadata()["history"])
+            history, kind = json.loads(stored.metadata()["history"]), stored.metadata()["optimizer"]
     except (SafetensorError, TypeError, KeyError) as error:
         raise ValueError(f"{file} is damaged or no training checkpoint ({error}); remove it to begin again") from None
     targets: dict[str, Tensor] = {f"weight:{name}": p for name, p in named.items()}
@@ -66,6 +65,8 @@ def load_checkpoint(
     shapes = {k: v.shape for k, v in found.items() if k.startswith(("weight:", "state:"))}
     if shapes != {key: tensor.shape for key, tensor in targets.items()}:
         raise ValueError(f"{file} belongs to another model or method; remove it to begin again")
+    if kind != _kind(optimizer):
+        raise ValueError(f"{file} was written with another optimiser, {kind}; remove it to begin again")
     with torch.no_grad():
         for key, tensor in targets.items():
             tensor.copy_(_like(tensor, found[key]))
@@ -75,6 +76,13 @@ def load_checkpoint(
                 own = {k.partition(":")[0]: v for k, v in found.items() if k.partition(":")[2] == names[p]}
                 _fill(optimizer, (group, p, i, j), {k: v for k, v in own.items() if k != "weight"})
     return history
+
+
+def _kind(optimizer: Any) -> str:
+    """Which optimiser it is: torch's and bitsandbytes' have one name but other states, and so have 8 and 32 bits."""
+    made = type(optimizer)
+    bits = getattr(getattr(optimizer, "args", None), "optim_bits", None)
+    return f"{made.__module__}.{made.__qualname__}" + (f", {bits} bits" if bits else "")
 
 
 def _fill(optimizer: Any, place: tuple[dict, nn.Parameter, int, int], stored: dict[str, Tensor]) -> None:
@@ -91,19 +99,26 @@ def _fill(optimizer: Any, place: tuple[dict, nn.Parameter, int, int], stored: di
                 optimizer.state[p][key] = stored[key].item()
 
 
-def whole(tensor: Tensor) -> Tensor:
-    """The tensor itself, or what all processes together hold of a sharded one."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+def whole(tensor: Any) -> Tensor:
+    """The tensor itself, or what all processes together hold of a sharded one (torch's ``DTensor``)."""
+    return tensor.full_tensor() if _sharded(tensor) else tensor
 
 
-def local(tensor: Tensor) -> Tensor:
+def local(tensor: Any) -> Tensor:
     """The tensor itself, or this process's piece of a sharded one; not part of any graph."""
     tensor = tensor.detach()
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    return tensor.to_local() if _sharded(tensor) else tensor
 
 
-def _like(tensor: Tensor, value: Tensor) -> Tensor:
+def _sharded(tensor: Tensor) -> bool:
+    return hasattr(tensor, "full_tensor")  # importing DTensor, to ask for it, takes a while
+
+
+def _like(tensor: Any, value: Tensor) -> Tensor:
     """``value`` where ``tensor`` is, and sharded as that is."""
-    if isinstance(tensor, DTensor):
-        return distribute_tensor(value.to(tensor.device), tensor.device_mesh, tensor.placements)
-    return value.to(tensor.device)
+    value = value.to(tensor.device)
+    if not _sharded(tensor):
+        return value
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(value, tensor.device_mesh, tensor.placements)

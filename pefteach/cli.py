@@ -83,7 +83,7 @@ def checks(json: Json = False) -> None:
 
 @app.command()
 def bench(
-    name: Annotated[str, typer.Argument(help="methods, quant, widgets, lessons, start or gpu.")],
+    name: Annotated[str, typer.Argument(help="methods, quant, qlora, gpu, widgets, lessons or start.")],
     json: Json = False,
     write: Annotated[bool, typer.Option(help="With gpu: also write docs/gpu.md.")] = False,
 ) -> None:

@@ -61,7 +61,7 @@ def test_the_table_says_in_words_what_holds(fake_rows, capsys):
 
 
 def test_an_unknown_benchmark_is_told_the_names():
-    with pytest.raises(ValueError, match="'speed': choose one of .*lessons, methods, qlora, quant, start, widgets"):
+    with pytest.raises(ValueError, match=r"'speed': choose one of gpu, lessons, methods, qlora, quant, start, widgets"):
         print_bench("speed", json=False)
 
 
@@ -71,7 +71,7 @@ def test_a_missing_package_is_one_sentence():
 
 
 def test_every_benchmark_has_a_measure():
-    assert set(bench.NAMES) >= {"lessons", "methods", "qlora", "quant", "start", "widgets"}
+    assert set(bench.NAMES) >= {"gpu", "lessons", "methods", "qlora", "quant", "start", "widgets"}
     assert all(
         callable(getattr(bench.import_module(f"pefteach.bench.{name}"), "measure", None)) for name in bench.NAMES
     )

@@ -9,20 +9,26 @@ import rich
 from rich.markup import escape
 from rich.table import Table
 
-from pefteach.bench.measure import Row, machine, where
+from pefteach.bench.measure import COLUMNS, Row, cells, machine, where
 
 NAMES = tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name != "measure"))
 
 
-def print_bench(name: str, json: bool) -> None:
+def print_bench(name: str, json: bool, write: bool = False) -> None:
     """Run one benchmark and print its rows, as a table or as JSON.
 
+    Args:
+        write: also write docs/gpu.md, which "gpu" alone does.
+
     Raises:
-        ValueError: no benchmark of that name, or something it needs is not installed.
+        ValueError: no benchmark of that name, one that writes nothing, or something it needs is missing.
     """
     if name not in NAMES:
         raise ValueError(f"no benchmark is called {name!r}: choose one of {', '.join(NAMES)}")
-    rows = import_module(f"pefteach.bench.{name}").measure()
+    if write and name != "gpu":
+        raise ValueError(f"`pefteach bench {name}` writes no file: only `pefteach bench gpu --write` does")
+    measure = import_module(f"pefteach.bench.{name}").measure
+    rows = measure(write=True) if write else measure()
     if json:
         rich.print_json(data={"benchmark": name, "machine": machine(), "rows": rows})
     else:
@@ -30,23 +36,10 @@ def print_bench(name: str, json: bool) -> None:
 
 
 def table(name: str, rows: list[Row]) -> Table:
-    """Rows as people read them. A bar is for the ratio where there is one, and for our own figure elsewhere."""
+    """Rows as people read them."""
     drawn = Table(title=f"pefteach bench {name}", caption=where())
-    for column in ("", "ours", "peer", "ratio", "bar", "holds"):
+    for column in COLUMNS:
         drawn.add_column(column, justify="left" if column in ("", "holds") else "right")
     for row in rows:
-        unit, ratio = row["unit"], row["ratio"]
-        drawn.add_row(
-            escape(row["name"]),
-            figure(row["ours"], unit),
-            "" if row["peer"] is None else figure(row["peer"], unit),
-            "" if ratio is None else f"{ratio:.3f}",
-            "" if row["bar"] is None else f"{row['bar']:g}" + (f" {unit}" if ratio is None else ""),
-            "" if row["bar"] is None else "yes" if row["holds"] else "NO",
-        )
+        drawn.add_row(*map(escape, cells(row)))
     return drawn
-
-
-def figure(value: float, unit: str) -> str:
-    """Three digits, or all of those before the point."""
-    return f"{value:.0f} {unit}" if abs(value) >= 100 else f"{value:.3g} {unit}"

@@ -7,6 +7,7 @@ import os
 import platform
 import random
 import statistics
+import subprocess
 import time
 from collections.abc import Callable, Mapping
 from importlib import import_module
@@ -18,6 +19,8 @@ from typing import TypedDict
 from tqdm import tqdm
 
 PACKAGES = ("torch", "transformers", "peft", "adapters", "bitsandbytes", "matplotlib", "ipywidgets", "jupyterlab")
+
+COLUMNS = ("", "ours", "peer", "ratio", "bar", "holds")
 
 
 class Row(TypedDict):
@@ -37,6 +40,24 @@ def row(name: str, unit: str, ours: float, bar: float | None, peer: float | None
     ratio = None if peer is None else ours / peer
     holds = bar is None or (ours if ratio is None else ratio) <= bar
     return {"name": name, "unit": unit, "ours": ours, "peer": peer, "ratio": ratio, "bar": bar, "holds": holds}
+
+
+def cells(row: Row) -> list[str]:
+    """A row as people read it. A bar is for the ratio where there is one, and for our own figure elsewhere."""
+    unit, ratio, bar = row["unit"], row["ratio"], row["bar"]
+    return [
+        row["name"],
+        figure(row["ours"], unit),
+        "" if row["peer"] is None else figure(row["peer"], unit),
+        "" if ratio is None else f"{ratio:.3f}",
+        "" if bar is None else f"{bar:g}" + (f" {unit}" if ratio is None else ""),
+        "" if bar is None else "yes" if row["holds"] else "NO",
+    ]
+
+
+def figure(value: float, unit: str) -> str:
+    """Three digits, or all of those before the point."""
+    return f"{value:.0f} {unit}" if abs(value) >= 100 else f"{value:.3g} {unit}"
 
 
 def take_turns(arms: Mapping[str, Callable[[], object]], rounds: int, warmup: int = 2) -> dict[str, float]:
@@ -70,7 +91,7 @@ def seconds(arms: Mapping[str, Callable[[], object]], rounds: int, warmup: int =
 
 
 def machine() -> dict[str, str | int]:
-    """Where a figure comes from: processor, cores, system and versions."""
+    """Where a figure comes from: processor, cores, system and versions, and the GPU if there is one."""
     facts: dict[str, str | int] = {
         "cpu": _cpu(),
         "cores": os.cpu_count() or 1,
@@ -83,7 +104,7 @@ def machine() -> dict[str, str | int]:
             facts[package] = version(package)
         except PackageNotFoundError:
             facts[package] = "none"
-    return facts
+    return facts | _gpu()
 
 
 def where() -> str:
@@ -96,6 +117,25 @@ def _cpu() -> str:
     lines = listed.read_text().splitlines() if listed.exists() else []
     models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return models[0] if models else platform.processor() or platform.machine()
+
+
+def _gpu() -> dict[str, str | int]:
+    import torch
+
+    if not torch.cuda.is_available():
+        return {}
+    try:  # torch does not know the driver
+        asked = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+        driver = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.split()[0]
+    except (OSError, subprocess.CalledProcessError, IndexError):
+        driver = "unknown"
+    properties = torch.cuda.get_device_properties(torch.cuda.current_device())
+    return {
+        "gpu": f"{properties.name} with {properties.total_memory / 2**30:.0f} GiB",
+        "driver": driver,
+        "cuda": str(torch.version.cuda),
+        "triton": need("triton").__version__,
+    }
 
 
 def need(package: str) -> ModuleType:

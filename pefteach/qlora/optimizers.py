@@ -19,8 +19,13 @@ PAGED = {"paged-adamw-32bit": 32, "paged-adamw-8bit": 8}
 OPTIMIZERS = ("adamw", *PAGED)
 
 
-def optimizer_for(name: str, device: torch.device) -> tuple[Callable[..., torch.optim.Optimizer], str | None]:
+def optimizer_for(
+    name: str, device: torch.device, sharded: bool = False
+) -> tuple[Callable[..., torch.optim.Optimizer], str | None]:
     """What makes the optimiser of this name, and a note if another had to stand in for it.
+
+    Args:
+        sharded: whether FSDP shards what trains, and so the states. bitsandbytes' kernels do not take sharded tensors.
 
     Raises:
         ValueError: an unknown name, or bitsandbytes is not installed.
@@ -31,4 +36,6 @@ def optimizer_for(name: str, device: torch.device) -> tuple[Callable[..., torch.
         return AdamW, None
     if device.type != "cuda":
         return AdamW, f"{name} needs a GPU, whose memory is what it pages: training with plain AdamW"
+    if sharded:
+        return AdamW, f"{name} cannot be sharded: training with plain AdamW, whose states FSDP shares out"
     return functools.partial(bitsandbytes().optim.AdamW, optim_bits=PAGED[name], is_paged=True), None

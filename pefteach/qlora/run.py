@@ -53,6 +53,8 @@ def run(
     # The scales of the 4-bit layers are buffers that never change: no need to send them round at every step.
     accelerator = Accelerator(cpu=cpu, kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)])
     processes, say, device = Accelerated(accelerator), accelerator.print, accelerator.device
+    if device.type == "cuda":  # LoRA in float32 multiplies in TF32, with ten bits where all around it has seven
+        torch.set_float32_matmul_precision("high")
     train, held_out = read(settings)
     if processes.main:
         claim(out, settings)
@@ -71,7 +73,7 @@ def run(
         model, settings.rank, settings.alpha, settings.dropout,
         lora_dtype=getattr(torch, settings.lora_dtype), checkpointing=settings.checkpointing,
     )  # fmt: skip
-    optimizer, note = optimizer_for(settings.optimizer, device)
+    optimizer, note = optimizer_for(settings.optimizer, device, accelerator.is_fsdp2)
     if note:
         say(f"Note: {note}.")
     count = count_parameters(model)
@@ -90,7 +92,7 @@ def run(
         )  # fmt: skip
     except TrainingDiverged as error:
         raise ValueError(str(error)) from None
-    except torch.OutOfMemoryError:
+    except torch.cuda.OutOfMemoryError:
         raise ValueError("the GPU has too little memory: raise --accumulate, or lower --length or --rank") from None
     loss_after, after = score(model), answer()
 

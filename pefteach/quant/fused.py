@@ -99,7 +99,7 @@ def matmul(x: Tensor, weight: Quantised4bit, backward: bool = False) -> Tensor:
     steps = -(-inner // inner_tile)
     share = -(-steps * tiles[0] * tiles[1] // PROGRAMS)  # steps for each
     parts = -(-steps // share)
-    sums = torch.empty(parts, len(flat), columns, device=x.device)
+    sums = torch.empty(parts, len(flat), columns, dtype=torch.float32, device=x.device)
     with torch.cuda.device_of(x):
         _kernels().product[(*tiles, parts)](
             flat, sums, len(flat), inner, columns, share * inner_tile, **_arguments(weight),

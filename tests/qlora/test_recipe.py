@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from devices import DEVICES
 from pefteach.measure.memory import SavedActivations
 from pefteach.methods import adapters, detach
 from pefteach.methods.targets import base_modules
@@ -115,10 +116,11 @@ def test_a_model_that_cannot_recompute_is_refused():
         checkpoint_blocks(make("ours"))
 
 
-def test_twenty_steps_like_bitsandbytes_and_peft():
-    """Both in float32; the same start values for LoRA."""
+@pytest.mark.parametrize("device", DEVICES)
+def test_twenty_steps_like_bitsandbytes_and_peft(device):
+    """Both in float32; the same codes, as both quantise on the CPU, and the same start values for LoRA."""
     peft = pytest.importorskip("peft")
-    batch, settings = make_batch("llama"), dict(lr=1e-2)
+    batch, settings = {key: value.to(device) for key, value in make_batch("llama").items()}, dict(lr=1e-2)
     ours = make("llama").train()
     adapter = qlora(ours, 3, 7.0)
     theirs = quantise(make("llama"), "bitsandbytes", double_quantisation=True)
@@ -132,7 +134,7 @@ def test_twenty_steps_like_bitsandbytes_and_peft():
         for key, p in peers.items():
             p.copy_(tensors[key])
     curves = []
-    for model in (ours, theirs):
+    for model in (ours.to(device), theirs.to(device)):
         optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], **settings)
         losses = []
         for _ in range(20):
@@ -144,7 +146,7 @@ def test_twenty_steps_like_bitsandbytes_and_peft():
         curves.append(losses)
     assert curves[0] == pytest.approx(curves[1], abs=1e-4)
     assert curves[0][-1] < 0.8 * curves[0][0]
-    sixteen = make("llama")  # 4 bits are not 16: their loss is another from the start
+    sixteen = make("llama").to(device)  # 4 bits are not 16: their loss is another from the start
     assert abs(loss_of(sixteen, batch).item() - curves[0][0]) > 1e-4
 
 
