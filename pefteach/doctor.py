@@ -126,7 +126,7 @@ CHECKS = (
     Check("Python", python, "install Python 3.10 or newer"),
     Check("versions", versions, "pip install -e . in the repository"),
     Check("torch", torch, "pip install torch"),
-    Check("transformers", transformers, "pip install 'transformers>=4.50,<5'"),
+    Check("transformers", transformers, "pip install 'transformers>=4.56,<5'"),
     Check("peft", peft, "pip install peft"),
     Check("JupyterLab", jupyterlab, "pip install jupyterlab ipykernel"),
     Check("explorers", explorers, "pip install ipywidgets matplotlib"),

@@ -110,7 +110,7 @@ def build(config: Any, precision: str) -> nn.Module:
         from transformers import AutoModelForCausalLM
 
         try:
-            model = AutoModelForCausalLM.from_config(config, torch_dtype=dtype)
+            model = AutoModelForCausalLM.from_config(config, dtype=dtype)
         except ValueError:
             raise ValueError(f"transformers has no causal model for a {type(config).__name__}") from None
     return quantise(model) if precision == "nf4" else model

@@ -109,7 +109,7 @@ def run(
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
         "versions": {name: version(name) for name in ("torch", "transformers", "accelerate")},
         "samples": [
-            {"prompt": line.prompt, "before": old, "after": new, "wanted": line.response}
+            {"prompt": line.prompt, "before": old, "after": new, "wanted": line.response.strip()}
             for line, old, new in zip(held_out, before, after)
         ],
         "history": history.rows,
@@ -156,7 +156,7 @@ def open_model(settings: Settings, device: torch.device, sharded: bool = False) 
             return tokenizer, load_in_4bit(
                 settings.model, kind=settings.kind, compute_dtype=dtype, device_map={"": device}
             )
-        model = AutoModelForCausalLM.from_pretrained(settings.model, torch_dtype=dtype)
+        model = AutoModelForCausalLM.from_pretrained(settings.model, dtype=dtype)
     except (OSError, KeyError, ValueError) as error:
         raise ValueError(f"cannot open the model {settings.model}: {str(error).splitlines()[0]}") from None
     return tokenizer, quantise(model, backend, kind=settings.kind, device=None if sharded else device)

@@ -97,7 +97,7 @@ def load_in_4bit(
     )
     try:
         model = AutoModelForCausalLM.from_pretrained(
-            name_or_path, quantization_config=config, torch_dtype=compute_dtype, **settings
+            name_or_path, quantization_config=config, dtype=compute_dtype, **settings
         )
     except ImportError as error:
         raise ValueError(f"{error}: run `pip install 'pefteach[gpu]'`") from None

@@ -1,11 +1,13 @@
 """JSONL of prompts and responses: what is read, what counts, and how a bad line is named."""
 
 import copy
+import random
 
 import pytest
 from transformers import AutoTokenizer
 
-from pefteach.paths import BASE
+from pefteach.corpus.skills import by_token
+from pefteach.paths import BASE, DATA
 from pefteach.qlora.instructions import Instruction, encode_instruction, prompt_ids, read_instructions
 
 GOOD = '{"prompt": "copy a b =", "response": " a b"}'
@@ -80,3 +82,9 @@ def test_a_tokenizer_without_an_end_is_refused(tokenizer):
     endless.eos_token = None
     with pytest.raises(ValueError, match="has no eos_token"):
         encode_instruction(endless, Instruction(1, "a", "b"))
+
+
+def test_the_file_that_ships_is_the_skill():
+    dice = random.Random("rotate3")
+    found = [(line.prompt, line.response) for line in read_instructions(DATA / "tasks" / "rotate3.jsonl")]
+    assert found == [by_token("rotate3", dice) for _ in range(600)]

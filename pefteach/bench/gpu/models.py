@@ -16,7 +16,7 @@ def random_llama(config: Config, device: torch.device) -> nn.Module:
     transformers = need("transformers")
     torch.manual_seed(0)
     with device:
-        model = transformers.AutoModelForCausalLM.from_config(hugging_face(config), torch_dtype=torch.bfloat16)
+        model = transformers.AutoModelForCausalLM.from_config(hugging_face(config), dtype=torch.bfloat16)
     return model.train()
 
 
