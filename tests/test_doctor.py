@@ -45,7 +45,7 @@ def test_a_package_too_old_or_too_new_is_named(monkeypatch, found):
     assert "none too old" in doctor.versions()
     real = importlib.metadata.version
     monkeypatch.setattr(importlib.metadata, "version", lambda name: found if name == "transformers" else real(name))
-    with pytest.raises(SystemExit, match=rf"^transformers is {found}, and the course needs transformers\S*>=4.50"):
+    with pytest.raises(SystemExit, match=rf"^transformers is {found}, and the course needs transformers\S*>=4.56"):
         doctor.versions()
 
 
