@@ -528,8 +528,8 @@ assert min(fetched) > max(reached["q and v"]) + 0.5
 # 4. The side path merges into the weight; unmerged, several adapters share one base.
 # 5. It approximates no given matrix, neither $W_0$ nor the $\Delta W$ of a full fine-tune. It is trained on the loss.
 #
-# **Where this goes,** in lessons to come: QLoRA (lesson 9) puts LoRA on a 4-bit base, AdaLoRA (lesson 10) shares out
-# the rank, and DoRA (Liu et al., 2024) trains the length of each row apart from its direction.
+# **Where this goes:** QLoRA ([lesson 9](09_qlora.ipynb)) puts LoRA on a 4-bit base. In lessons to come, AdaLoRA shares
+# out the rank, and DoRA (Liu et al., 2024) trains the length of each row apart from its direction.
 #
 # ## Now you
 # Open [the paired exercises](exercises/release/07_lora/07_lora.ipynb); in the file browser they are under

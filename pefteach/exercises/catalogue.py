@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import difflib
 
-from pefteach.exercises import finetuning_cost, lora, transformer_review
+from pefteach.exercises import finetuning_cost, lora, qlora, transformer_review
 from pefteach.exercises.exercise import Exercise
 
-SETS = (transformer_review.SET, finetuning_cost.SET, lora.SET)
+SETS = (transformer_review.SET, finetuning_cost.SET, lora.SET, qlora.SET)
 
 
 def find(name: str) -> Exercise:

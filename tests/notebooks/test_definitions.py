@@ -15,6 +15,8 @@ from pefteach.measure.memory import measure_step
 from pefteach.measure.parameters import count_parameters
 from pefteach.methods import BitFit, FullFineTuning, LastLayers, LoRA, Norms, attach, detach
 from pefteach.paths import COURSE
+from pefteach.quant import Linear4bit, quantise_4bit
+from pefteach.quant.load import block_linears
 
 from .definitions import definitions
 
@@ -96,10 +98,48 @@ def choices(lesson, model, batch):
         detach(model)
 
 
+def four_bit_codes(lesson, model, batch):
+    """Codes, scales and bytes of bitsandbytes' layout, and back; rows that are not whole blocks."""
+    weight = torch.randn(64, 96, generator=torch.Generator().manual_seed(0))
+    expected = quantise_4bit(weight)
+    codes, absmax = lesson.encode_nf4(weight)
+    assert torch.equal(absmax, expected.absmax)
+    packed = lesson.pack_pairs(codes)
+    assert torch.equal(packed, expected.packed.flatten())
+    assert torch.equal(lesson.unpack_pairs(packed), codes)
+    assert torch.equal(lesson.dequantise_nf4(packed, absmax, weight.shape), expected.dequantise())
+
+
+def four_bit_layer(lesson, model, batch):
+    """Forward and backward of one layer with in ≠ out and a bias, without a gradient for what is frozen; then LoRA."""
+    layer, x = model.model.layers[1].mlp.down_proj, torch.randn(3, 5, 128, requires_grad=True)
+    dy = torch.randn(3, 5, 64)
+    ours, package = lesson.Linear4bit(layer), Linear4bit.from_linear(layer, double_quantisation=False)
+    for mine, theirs in zip(*(torch.autograd.grad(part(x), x, dy) for part in (ours, package))):
+        close(mine, theirs)
+    close(ours(x), package(x))
+    assert not lesson.FrozenLinear.apply(x.detach(), ours.packed, ours.absmax, ours.shape).requires_grad
+    adapted = lesson.QLoRALinear(layer, rank=4, alpha=6.0)
+    close(adapted(x), package(x))
+    nn.init.normal_(adapted.lora_B.weight)
+    close(adapted(x), package(x) + 1.5 * x @ adapted.lora_A.weight.T @ adapted.lora_B.weight.T)
+
+
+def four_bit_model(lesson, model, batch):
+    """The layers of the blocks and no others; nothing of the base trains."""
+    mine = lesson.put_in(copy.deepcopy(model), lesson.Linear4bit)
+    changed = {path for path, part in mine.named_modules() if isinstance(part, lesson.Linear4bit)}
+    assert changed == block_linears(model).keys() and not any(p.requires_grad for p in mine.parameters())
+    for layer in block_linears(model).values():
+        layer.weight.data = quantise_4bit(layer.weight.detach()).dequantise()
+    close(mine(**batch).logits, model(**batch).logits, atol=1e-4, rtol=1e-4)
+
+
 LESSONS = {
     "01_transformer_review": (attention, positions, decoder),
     "02_finetuning_and_its_cost": (cost, choices),
     "07_lora": (lora_layer, lora_model),
+    "09_qlora": (four_bit_codes, four_bit_layer, four_bit_model),
 }
 MISTAKES = [
     ("01_transformer_review", attention, " / q.shape[-1] ** 0.5\n    if", "\n    if"),
@@ -126,6 +166,22 @@ MISTAKES = [
     ("07_lora", lora_layer, "nn.init.zeros_(self.lora_B.weight)", "pass"),
     ("07_lora", lora_model, "model.requires_grad_(False)", "pass"),
     ("07_lora", lora_model, "path.endswith(targets)", "path.endswith(targets[:2])"),
+    ("09_qlora", four_bit_codes, "blocks.abs().amax(1)  # (blocks,)", "blocks.amax(1)"),
+    ("09_qlora", four_bit_codes, "(levels[1:] + levels[:-1]) / 2", "levels[1:]"),
+    ("09_qlora", four_bit_codes, "codes[::2] << 4 | codes[1::2]", "codes[1::2] << 4 | codes[::2]"),
+    ("09_qlora", four_bit_codes, "[packed >> 4, packed & 15], 1", "[packed >> 4, packed & 15], 0"),
+    ("09_qlora", four_bit_codes, "(levels * absmax[:, None])", "levels"),
+    (
+        "09_qlora",
+        four_bit_layer,
+        "return dy @ dequantise_nf4(*ctx.weight)",
+        "return dy @ dequantise_nf4(*ctx.weight) * 2",
+    ),
+    ("09_qlora", four_bit_layer, "self.absmax, self.shape) + self.bias", "self.absmax, self.shape)"),
+    ("09_qlora", four_bit_layer, "self.scale * self.lora_B(", "self.lora_B("),
+    ("09_qlora", four_bit_layer, "nn.init.zeros_(self.lora_B.weight)", "pass"),
+    ("09_qlora", four_bit_model, "model.requires_grad_(False)", "pass"),
+    ("09_qlora", four_bit_model, "block_linears(model).items()", "list(block_linears(model).items())[1:]"),
 ]
 
 
