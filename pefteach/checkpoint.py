@@ -71,10 +71,14 @@ def load_checkpoint(
         for key, tensor in targets.items():
             tensor.copy_(_like(tensor, found[key]))
         names = {p: name for name, p in named.items()}
+        states: dict[str, dict[str, Tensor]] = {name: {} for name in named}
+        for key, tensor in found.items():
+            part, _, name = key.partition(":")
+            if part not in ("weight", "state"):
+                states[name][part] = tensor
         for i, group in enumerate(optimizer.param_groups):
             for j, p in enumerate(group["params"]):
-                own = {k.partition(":")[0]: v for k, v in found.items() if k.partition(":")[2] == names[p]}
-                _fill(optimizer, (group, p, i, j), {k: v for k, v in own.items() if k != "weight"})
+                _fill(optimizer, (group, p, i, j), states[names[p]])
     return history
 
 

@@ -48,21 +48,25 @@ class Score:
 
 
 class TrainingDiverged(RuntimeError):
-    """The loss became NaN or infinite. The weights are those of the last good step."""
+    """The loss or its gradient became NaN or infinite. The weights are those of the last good step."""
 
     def __init__(self, step: int, loss: float, history: History):
-        super().__init__(
-            f"the loss was {loss} at step {step}; the weights of the step before it are kept (try a lower lr)"
-        )
+        what = "the gradient was not finite" if math.isfinite(loss) else f"the loss was {loss}"
+        super().__init__(f"{what} at step {step}; the weights of the step before it are kept (try a lower lr)")
         self.step, self.history = step, history
 
 
-def next_token_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross entropy of the tokens that count. logits (B, T, V), labels (B, T) with -100 to skip."""
+def next_token_loss(logits: Tensor, labels: Tensor, among: int | None = None) -> Tensor:
+    """Mean cross entropy of the tokens that count. logits (B, T, V), labels (B, T) with -100 to skip.
+
+    Args:
+        among: the number to divide the sum by, if these rows are a part of a batch; the tokens counted here by default.
+    """
     # Shift the labels, not the logits: cutting a position off those would copy all (B, T, V) numbers on the way back.
     wanted = F.pad(labels[:, 1:], (0, 1), value=IGNORE).flatten()  # (B·T,): the last position of a row predicts nothing
     counted = (wanted != IGNORE).nonzero().squeeze(1)
-    return F.cross_entropy(logits.flatten(0, 1).index_select(0, counted).float(), wanted[counted])
+    total = F.cross_entropy(logits.flatten(0, 1).index_select(0, counted).float(), wanted[counted], reduction="sum")
+    return total / (len(counted) if among is None else among)
 
 
 SCHEDULES: dict[str, Callable[[float], float]] = {
@@ -156,6 +160,8 @@ def fit(
     history = History()
     if checkpoint and Path(checkpoint).exists():
         history = History(**load_checkpoint(checkpoint, named, updates, remembered))
+    if target is not None and history.metrics and history.metrics[-1][1] >= target:
+        return history
     start = len(history.rows)
     torch.manual_seed(seed)
 
@@ -197,9 +203,6 @@ def fit(
             memory = f"{peak_memory(device) / 2**30:.1f} GiB"
             bar.set_postfix(loss=f"{value:.3f}", tokens_per_s=f"{rate:,.0f}", memory=memory, refresh=False)
             bar.update()  # draws both, though not at every step
-            if checkpoint and due:
-                save_checkpoint(checkpoint, named, updates, remembered, asdict(history), write=processes.main)
-                saved = time.monotonic()
             if metric and (step + 1) % metric_every == 0:
                 history.metrics.append((step + 1, metric(model)))
                 model.train()
@@ -207,6 +210,9 @@ def fit(
                     history.stopped = f"target {target} reached at step {step + 1}"
                     bar.total = bar.n  # done: a bar that stays short looks like a failure
                     break
+            if checkpoint and due:
+                save_checkpoint(checkpoint, named, updates, remembered, asdict(history), write=processes.main)
+                saved = time.monotonic()
     finally:
         bar.close()
         model.train(was_training)
@@ -229,21 +235,15 @@ def _backward(
     forward: nn.Module, batch: Batch, active: Sequence[Adapter], accumulate: int, processes: OneProcess
 ) -> float:
     """Form the gradients of a batch's mean loss, and return what this process's rows add to that loss."""
-    counted, mine = _counted(batch["labels"]), 0.0
+    counted, mine = int((batch["labels"][:, 1:] != IGNORE).sum()), 0.0
     for number, part in enumerate(processes.shares(batch, accumulate), 1):
         labels = part.pop("labels")
         with processes.only(forward, now=number == accumulate):
-            weight = _counted(labels) / max(1, counted)
-            loss = next_token_loss(forward(**part).logits, labels) * weight
+            loss = next_token_loss(forward(**part).logits, labels, among=counted)
             penalty = sum(adapter.penalty() for adapter in active) / accumulate
             (loss * processes.count + penalty).backward()  # processes average their gradients; losses add up
         mine += loss.item()
     return mine
-
-
-def _counted(labels: Tensor) -> int:
-    """How many tokens are predicted and count: the first of a row is not predicted."""
-    return int((labels[:, 1:] != IGNORE).sum())
 
 
 @torch.no_grad()

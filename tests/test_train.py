@@ -231,7 +231,9 @@ def test_a_batch_in_parts_is_the_same_batch(model, method, accumulate):
         run(accumulate=6)
 
 
-@pytest.mark.parametrize("wrong", ["the penalty is added by each", "losses are averaged, too", "parts count alike"])
+@pytest.mark.parametrize(
+    "wrong", ["the penalty is added by each", "losses are averaged, too", "parts count by their rows"]
+)
 def test_parts_that_are_added_up_wrongly_are_noticed(model, wrong, monkeypatch):
     right = train._backward
 
@@ -240,8 +242,45 @@ def test_parts_that_are_added_up_wrongly_are_noticed(model, wrong, monkeypatch):
         mine = right(forward, batch, active * 2 if twice else active, accumulate, processes)
         return mine / processes.count if wrong == "losses are averaged, too" else mine
 
-    if wrong == "parts count alike":
-        monkeypatch.setattr(train, "_counted", len)
+    once = train.next_token_loss
+    if wrong == "parts count by their rows":
+        monkeypatch.setattr(train, "next_token_loss", lambda *a, among: once(*a) * len(a[1]) / 5)
     monkeypatch.setattr(train, "_backward", backward)
     with pytest.raises(AssertionError):
         test_a_batch_in_parts_is_the_same_batch(model, AdaLoRA(4, 2, 7.0), 2)
+
+
+def test_a_part_without_anything_to_learn_is_no_part(model):
+    """A mean over none of its tokens would be NaN."""
+    data = [DATA[0], Example((5, 6, 7), (False,) * 3)]
+
+    def run(accumulate):
+        twin = copy.deepcopy(model)
+        return fit(twin, data, steps=3, lr=1e-2, batch_size=2, accumulate=accumulate, progress=None).losses
+
+    assert run(2) == pytest.approx(run(1), rel=1e-4)
+
+
+def test_a_run_that_reached_its_target_is_over(model, tmp_path):
+    how = dict(
+        steps=9, lr=1e-2, metric=lambda m: 1.0, metric_every=2, target=0.5, checkpoint=tmp_path / "run.safetensors"
+    )
+    first = fit(model, DATA, progress=None, **how)
+    again = fit(model, DATA, progress=None, **how)
+    assert len(first.rows) == len(again.rows) == 2 and again.stopped == "target 0.5 reached at step 2"
+
+
+def test_a_measurement_is_stored_with_its_step(model, tmp_path):
+    """Killed in the next step, the run has it."""
+
+    def data(step):
+        if step == 2 and not again:
+            raise KeyboardInterrupt
+        return batches_of(DATA, 4, 0)(step)
+
+    how = dict(steps=4, lr=1e-2, metric=lambda m: 1.0, metric_every=2, checkpoint=tmp_path / "run.safetensors")
+    again = False
+    with pytest.raises(KeyboardInterrupt):
+        fit(model, data, checkpoint_seconds=0.0, progress=None, **how)
+    again = True
+    assert [step for step, _ in fit(model, data, progress=None, **how).metrics] == [2, 4]

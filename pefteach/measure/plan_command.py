@@ -131,7 +131,9 @@ def _value(key: str, text: str, kind: str) -> Any:
         value = json.loads(text.lower())  # a number, true, false or null
     except json.JSONDecodeError:
         value = text
-    if not isinstance(value, bool if kind == "bool" else float | int | None):
+    nothing = value is None and kind.endswith("None")
+    number = isinstance(value, int if kind.startswith("int") else int | float)  # to Python, true is an int as well
+    if not (nothing or (number and isinstance(value, bool) == (kind == "bool"))):
         raise ValueError(f"{key} takes {kind}, not {text!r}")
     return value
 

@@ -40,16 +40,21 @@ def qlora(
     checkpointing: Annotated[bool, Option(help="Compute the blocks twice, to keep less.")] = DEFAULT["checkpointing"],
     seed: Annotated[int, Option(help="The same seed gives the same run.")] = DEFAULT["seed"],
     checkpoint_seconds: Annotated[float, Option(help="How often to store the state of the run.")] = 60.0,
-    samples: Annotated[int, Option(help="How many held-out prompts to answer, before and after.")] = 2,
+    samples: Annotated[int, Option(min=0, help="How many held-out prompts to answer, before and after.")] = 2,
     cpu: Annotated[bool, Option(help="Leave the GPU alone.")] = False,
 ) -> None:
     """Train LoRA on a model in 4 bits. In several processes: accelerate launch -m pefteach qlora …"""
     given = locals()
     values: dict[str, Any] = {name: str(v) if isinstance(v := given[name], Path) else v for name in DEFAULT}
 
+    import torch
+
     from pefteach.qlora.run import run
 
-    result = run(Settings(**values), out, checkpoint_seconds=checkpoint_seconds, samples=samples, cpu=cpu)
+    try:
+        result = run(Settings(**values), out, checkpoint_seconds=checkpoint_seconds, samples=samples, cpu=cpu)
+    except torch.cuda.OutOfMemoryError:
+        raise ValueError("the GPU has too little memory: raise --accumulate, or lower --length or --rank") from None
     if result is not None:
         tell(result, out)
 
@@ -67,5 +72,6 @@ def tell(result: dict, out: Path) -> None:
         loss = result[f"loss_{when}"]
         if loss is not None:
             print(f"Loss on held-out responses {when}: {loss:.3f} (perplexity {math.exp(loss):.1f}).")
-    print(f"{result['tokens_per_second']:,.0f} tokens/s, at most {result['peak_bytes'] / 2**30:.1f} GiB.")
+    speed, memory = result["tokens_per_second"], result["peak_bytes"] / 2**30
+    print(f"{speed:,.0f} tokens/s, padding included; at most {memory:.1f} GiB.")
     print(f"The adapter is in {out}; peft opens it.")

@@ -59,6 +59,8 @@ def _instruction(number: int, line: bytes) -> Instruction:
         raise ValueError("it is not UTF-8") from None
     except json.JSONDecodeError as error:
         raise ValueError(f"it is not JSON ({error.msg} at character {error.pos + 1})") from None
+    except RecursionError:
+        raise ValueError("its JSON is nested too deeply") from None
     if not isinstance(entry, dict):
         raise ValueError(f"it is a {type(entry).__name__}, not an object with a prompt and a response")
     for key in ("prompt", "response"):
@@ -66,6 +68,8 @@ def _instruction(number: int, line: bytes) -> Instruction:
             raise ValueError(f"it has no {key!r}, only {', '.join(map(repr, entry)) or 'nothing'}")
         if not isinstance(entry[key], str):
             raise ValueError(f"its {key} is a {type(entry[key]).__name__}, not text")
+        if any("\ud800" <= character <= "\udfff" for character in entry[key]):
+            raise ValueError(f"its {key} has half a character (a lone surrogate such as \\ud800)")
     if not entry["response"].strip():
         raise ValueError("its response is empty, so there is nothing to learn")
     return Instruction(number, entry["prompt"], entry["response"])
@@ -87,10 +91,13 @@ def encode_instruction(tokenizer: Any, instruction: Instruction) -> Example:
         tokenizer: transformers'.
 
     Raises:
-        ValueError: a tokenizer without an end-of-text token, without which a model never learns to stop.
+        ValueError: a tokenizer without an end-of-text token, without which a model never learns to stop; or nothing
+            that the response could follow.
     """
     if tokenizer.eos_token_id is None:
         raise ValueError("this tokenizer has no eos_token, so the model could not learn where a response ends")
     before = prompt_ids(tokenizer, instruction.prompt)
+    if not before:
+        raise ValueError(f"line {instruction.line}: an empty prompt needs a tokenizer with a bos_token to begin with")
     after = [*tokenizer.encode(instruction.response, add_special_tokens=False), tokenizer.eos_token_id]
     return Example((*before, *after), (False,) * len(before) + (True,) * len(after))

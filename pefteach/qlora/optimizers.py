@@ -12,11 +12,12 @@ from collections.abc import Callable
 
 import torch
 
+from pefteach.qlora.settings import CHOICES
 from pefteach.quant.load import bitsandbytes
 from pefteach.train import AdamW
 
 PAGED = {"paged-adamw-32bit": 32, "paged-adamw-8bit": 8}
-OPTIMIZERS = ("adamw", *PAGED)
+OPTIMIZERS = CHOICES["optimizer"]
 
 
 def optimizer_for(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import random
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from pefteach.corpus.batches import Example
@@ -43,7 +45,7 @@ def run(
     Raises:
         FileNotFoundError: no data there.
         ValueError: settings that do not fit, bad lines in the data, a model that cannot be opened, a folder with
-            another run, a loss that is not finite, or too little memory on the GPU.
+            another run, or a loss that is not finite.
     """
     settings.check()
     try:
@@ -61,40 +63,48 @@ def run(
 
     sharded = accelerator.is_fsdp2
     tokenizer, model = open_model(settings, device, sharded)
-    examples, checks = (_encode(tokenizer, lines, settings.length, say) for lines in (train, held_out))
+    limit = getattr(model.config, "max_position_embeddings", None) or math.inf
+    if settings.length > limit:
+        raise ValueError(f"{settings.model} reads {limit} tokens at most: lower --length from {settings.length}")
     if settings.packing and leaks(model):
         raise ValueError(f"in {type(model).__name__} packed examples see each other: train it with --no-packing")
+    (_, examples), (asked, held_out_examples) = (
+        fitting(tokenizer, lines, settings.length, say) for lines in (train, held_out)
+    )
     rows = pack(examples, settings.length) if settings.packing else [[example] for example in examples]
-    steps = round(settings.epochs * len(rows) / settings.batch_size)
-    if len(rows) < settings.batch_size or steps < 1:
-        raise ValueError(f"{settings.data} fills {len(rows)} rows, which is no full batch: lower --batch-size")
+    if len(rows) < settings.batch_size:
+        raise ValueError(f"{settings.data} fills {len(rows)} rows, less than a batch: lower --batch-size or --length")
+    steps = max(1, round(settings.epochs * len(rows) / settings.batch_size))
     torch.manual_seed(settings.seed)
     qlora(
         model, settings.rank, settings.alpha, settings.dropout,
         lora_dtype=getattr(torch, settings.lora_dtype), checkpointing=settings.checkpointing,
     )  # fmt: skip
-    optimizer, note = optimizer_for(settings.optimizer, device, accelerator.is_fsdp2)
+    optimizer, note = optimizer_for(settings.optimizer, device, sharded)
     if note:
         say(f"Note: {note}.")
     count = count_parameters(model)
     say(f"{len(examples)} examples in {len(rows)} rows; {steps} steps; {count.trainable:,} of {count.total:,} train.")
 
-    score = lambda model: evaluate(model, checks, batch_size=max(1, settings.batch_size // settings.accumulate)).loss
-    answer = lambda: [_answer(model, tokenizer, line.prompt) for line in held_out[:samples]]
-    before, loss_before = ([None] * samples, None) if sharded else (answer(), score(model))  # still on the CPU
+    if (Path(out) / TRAINING).exists():
+        say("Going on with the run that was interrupted.")
+
+    part = max(1, settings.batch_size // settings.accumulate)
+    held_out_loss = lambda model: evaluate(model, held_out_examples, batch_size=part).loss
+    answers = lambda: [_answer(model, tokenizer, line.prompt) for line in asked[:samples]]
+    # A model that is to be sharded is still on the CPU, where this would take too long.
+    before, loss_before = ([None] * samples, None) if sharded else (answers(), held_out_loss(model))
     try:
         history = fit(
             model, batches_of(rows, settings.batch_size, settings.seed, collate_rows), steps=steps, lr=settings.lr,
             schedule=settings.schedule, warmup=settings.warmup, clip=settings.clip, seed=settings.seed,
-            metric=score if settings.eval_every else None, metric_every=settings.eval_every or 1,
+            metric=held_out_loss if settings.eval_every else None, metric_every=settings.eval_every or 1,
             checkpoint=Path(out) / TRAINING, checkpoint_seconds=checkpoint_seconds,
             optimizer=optimizer, accumulate=settings.accumulate, processes=processes, progress="QLoRA",
         )  # fmt: skip
     except TrainingDiverged as error:
         raise ValueError(str(error)) from None
-    except torch.cuda.OutOfMemoryError:
-        raise ValueError("the GPU has too little memory: raise --accumulate, or lower --length or --rank") from None
-    loss_after, after = score(model), answer()
+    loss_after, after = held_out_loss(model), answers()
 
     save_adapter(model, out, base_model=settings.model, write=processes.main)
     if not processes.main:
@@ -106,11 +116,12 @@ def run(
         "evaluations": history.metrics,
         "tokens_per_second": sum(row["tokens"] for row in history.rows) / seconds,
         "peak_bytes": peak_memory(device),
+        "processes": processes.count,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
         "versions": {name: version(name) for name in ("torch", "transformers", "accelerate")},
         "samples": [
             {"prompt": line.prompt, "before": old, "after": new, "wanted": line.response.strip()}
-            for line, old, new in zip(held_out, before, after)
+            for line, old, new in zip(asked, before, after)
         ],
         "history": history.rows,
     }
@@ -131,7 +142,7 @@ def read(settings: Settings) -> tuple[list[Instruction], list[Instruction]]:
     if len(lines) < 2:
         raise ValueError(f"{settings.data} has one line: give others to evaluate on with --eval-data")
     random.Random(settings.seed).shuffle(lines)
-    count = max(1, round(settings.eval_share * len(lines)))
+    count = min(max(1, round(settings.eval_share * len(lines))), len(lines) - 1)
     return lines[count:], lines[:count]
 
 
@@ -157,28 +168,39 @@ def open_model(settings: Settings, device: torch.device, sharded: bool = False) 
                 settings.model, kind=settings.kind, compute_dtype=dtype, device_map={"": device}
             )
         model = AutoModelForCausalLM.from_pretrained(settings.model, dtype=dtype)
-    except (OSError, KeyError, ValueError) as error:
-        raise ValueError(f"cannot open the model {settings.model}: {str(error).splitlines()[0]}") from None
+    except (OSError, KeyError, ValueError, SafetensorError) as error:
+        why = (
+            str(error).splitlines()[0][:200] if Path(settings.model).exists() else "no such folder, and not on the hub"
+        )
+        raise ValueError(f"cannot open the model {settings.model}: {why}") from None
     return tokenizer, quantise(model, backend, kind=settings.kind, device=None if sharded else device)
 
 
-def _encode(tokenizer: Any, lines: list[Instruction], length: int, say: Callable[[str], None]) -> list[Example]:
-    """The examples that fit; the others are named."""
-    examples = [encode_instruction(tokenizer, line) for line in lines]
-    long = sorted(line.line for line, example in zip(lines, examples) if len(example.ids) > length)
-    if len(long) == len(lines):
+def fitting(
+    tokenizer: Any, lines: list[Instruction], length: int, say: Callable[[str], None]
+) -> tuple[list[Instruction], list[Example]]:
+    """The lines that fit into a row, and what they are in tokens; the others are named.
+
+    Raises:
+        ValueError: none fits.
+    """
+    encoded = [(line, encode_instruction(tokenizer, line)) for line in lines]
+    kept = [(line, example) for line, example in encoded if len(example.ids) <= length]
+    if not kept:
         raise ValueError(f"no example has at most {length} tokens: raise --length")
-    if long:
+    if long := sorted(line.line for line, example in encoded if len(example.ids) > length):
         say(f"Note: left out {len(long)} examples of more than {length} tokens, the first in line {long[0]}.")
-    return [example for example in examples if len(example.ids) <= length]
+    return [line for line, _ in kept], [example for _, example in kept]
 
 
 @torch.no_grad()
-def _answer(model: Any, tokenizer: Any, prompt: str, new_tokens: int = 64) -> str:
-    """What the model answers now, always taking the likeliest token."""
+def _answer(model: Any, tokenizer: Any, prompt: str) -> str:
+    """What the model answers now, always taking the likeliest token; 64 of them, if it has so many positions left."""
     was_training = model.training
     model.eval()
     ids = torch.tensor([prompt_ids(tokenizer, prompt)], device=next(model.parameters()).device)
+    positions = getattr(model.config, "max_position_embeddings", None) or math.inf
+    new_tokens = min(64, positions - ids.shape[1])
     out = model.generate(
         input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=new_tokens, do_sample=False,
         use_cache=True, pad_token_id=tokenizer.eos_token_id,

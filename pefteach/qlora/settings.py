@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 RUN = "run.json"
 TRAINING = "training.safetensors"  # what an interrupted run goes on from
+WEIGHTS = "adapter_model.safetensors"
+
+CHOICES = {
+    "kind": ("nf4", "fp4"),
+    "backend": ("auto", "pefteach", "bitsandbytes"),
+    "optimizer": ("adamw", "paged-adamw-32bit", "paged-adamw-8bit"),
+    "schedule": ("constant", "linear", "cosine"),
+    "lora_dtype": ("float32", "bfloat16"),
+}
 
 
 @dataclass(frozen=True)
@@ -40,21 +50,26 @@ class Settings:
     seed: int = 0
 
     def check(self) -> None:
-        """Raise a ValueError for a number that is out of range."""
-        for name in ("epochs", "batch_size", "accumulate", "length", "lr", "clip"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
-        if not 0 < self.eval_share < 1:
-            raise ValueError(f"eval_share must be between 0 and 1, not {self.eval_share}")
-        if self.lora_dtype not in ("float32", "bfloat16"):
-            raise ValueError(f"lora_dtype must be float32 or bfloat16, not {self.lora_dtype!r}")
+        """Raise a ValueError for a setting that cannot be, before a large model is opened for nothing."""
+        for name in ("epochs", "batch_size", "accumulate", "length", "rank", "alpha", "lr", "clip"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise ValueError(f"{name} must be above 0, not {value}")
+        for name, most in {"eval_share": 1, "dropout": 1, "warmup": 1, "eval_every": math.inf}.items():
+            if not 0 <= getattr(self, name) < most:
+                raise ValueError(f"{name} must be at least 0 and below {most}, not {getattr(self, name)}")
+        if self.accumulate > self.batch_size:
+            raise ValueError(f"accumulate must be at most the batch_size of {self.batch_size}, not {self.accumulate}")
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name} must be one of {', '.join(choices)}, not {getattr(self, name)!r}")
 
 
 def claim(out: Path, settings: Settings) -> None:
     """Take a folder for this run: a new one, or one in which the same run was interrupted.
 
     Raises:
-        ValueError: the folder holds a finished run or another one.
+        ValueError: the folder holds a finished run, another one, or an adapter of another origin.
     """
     file = Path(out) / RUN
     wanted = facts(settings)
@@ -65,17 +80,21 @@ def claim(out: Path, settings: Settings) -> None:
         others = [key for key in wanted if found.get(key) != wanted[key]]
         if others and (Path(out) / TRAINING).exists():
             raise ValueError(f"{out} holds an interrupted run with another {', '.join(others)}: choose another --out")
+    elif (Path(out) / WEIGHTS).exists():
+        raise ValueError(f"{out} holds an adapter that no run here made: choose another folder with --out")
     remember(out, wanted)
 
 
 def facts(settings: Settings) -> dict:
-    """The settings, with a digest of the data."""
+    """The settings, with a digest of the lines of data."""
     files = [Path(file) for file in (settings.data, settings.eval_data) if file]
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
-    return asdict(settings) | {"data_sha256": digest}
+    return asdict(settings) | {"sha256 of the data": digest}
 
 
 def remember(out: Path, what: dict) -> None:
-    """Write ``run.json``."""
+    """Write ``run.json``, whole or not at all."""
     Path(out).mkdir(parents=True, exist_ok=True)
-    (Path(out) / RUN).write_text(json.dumps(what, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial = Path(out) / f"{RUN}.partial"
+    partial.write_text(json.dumps(what, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial.replace(Path(out) / RUN)

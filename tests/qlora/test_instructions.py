@@ -38,6 +38,8 @@ def test_reads_lines_with_their_numbers(tmp_path):
     ('{"prompt": "a", "response": 3}', "line 2: its response is a int, not text"),
     ('{"prompt": null, "response": "b"}', "line 2: its prompt is a NoneType, not text"),
     ('{"prompt": "a", "response": " \\n"}', "line 2: its response is empty"),
+    ('{"prompt": "a \\ud800", "response": "b"}', "line 2: its prompt has half a character"),
+    ("[" * 100_000, "line 2: its JSON is nested too deeply"),
     (b'{"prompt": "\xff", "response": "b"}', "line 2: it is not UTF-8"),
 ])  # fmt: skip
 def test_a_bad_line_names_its_number(tmp_path, line, message):
@@ -82,6 +84,13 @@ def test_a_tokenizer_without_an_end_is_refused(tokenizer):
     endless.eos_token = None
     with pytest.raises(ValueError, match="has no eos_token"):
         encode_instruction(endless, Instruction(1, "a", "b"))
+
+
+def test_a_response_to_nothing_is_refused(tokenizer):
+    bare = copy.deepcopy(tokenizer)
+    bare.bos_token = None
+    with pytest.raises(ValueError, match="line 4: an empty prompt needs a tokenizer with a bos_token"):
+        encode_instruction(bare, Instruction(4, "", "b"))
 
 
 def test_the_file_that_ships_is_the_skill():

@@ -17,7 +17,9 @@ from pefteach import train
 from pefteach.paths import BASE, ROOT
 from pefteach.qlora.instructions import encode_instruction
 from pefteach.qlora.run import TRAINING, read, run
+from pefteach.qlora.settings import CHOICES
 from pefteach.quant import quantise
+from pefteach.quant.load import BACKENDS
 
 CONFIG = ROOT / "pefteach" / "qlora" / "accelerate" / "cpu.yaml"
 LAUNCH = ["-m", "accelerate.commands.launch", "--config_file", CONFIG, "--main_process_port", "0", "-m", "pefteach"]
@@ -86,6 +88,7 @@ def test_two_processes_are_one(alone, settings, tmp_path):
     assert losses(tmp_path) == pytest.approx(losses(alone), abs=1e-5)
     assert result(tmp_path)["loss_after"] == pytest.approx(result(alone)["loss_after"], abs=1e-5)
     assert said.count("The adapter is in") == 1  # one of them talks
+    assert result(tmp_path)["processes"] == 2 and result(alone)["processes"] == 1
     same_adapter(tmp_path, alone)
 
 
@@ -96,15 +99,15 @@ def test_two_processes_that_share_the_weights_are_one(alone, settings, tmp_path)
     same_adapter(tmp_path, alone)
 
 
-@pytest.mark.parametrize("wrong", ["each part counts alike", "all rows in every part", "gradients are summed"])
+@pytest.mark.parametrize("wrong", ["parts count by their rows", "all rows in every part", "gradients are summed"])
 def test_parts_that_are_weighed_wrongly_would_be_noticed(alone, settings, tmp_path, monkeypatch, wrong):
-    if wrong == "each part counts alike":
-        monkeypatch.setattr(train, "_counted", len)
+    once = train.next_token_loss
+    if wrong == "parts count by their rows":
+        monkeypatch.setattr(train, "next_token_loss", lambda *a, among: once(*a) * len(a[1]) / settings.batch_size)
     elif wrong == "all rows in every part":
         monkeypatch.setattr(train.OneProcess, "shares", lambda self, batch, n: (dict(batch) for _ in range(n)))
     else:
-        once = train.next_token_loss
-        monkeypatch.setattr(train, "next_token_loss", lambda *a: once(*a) * 2)
+        monkeypatch.setattr(train, "next_token_loss", lambda *a, among: once(*a, among) * 2)
     run(replace(settings, dropout=0.0), tmp_path, samples=0, cpu=True)
     assert losses(tmp_path) != pytest.approx(losses(alone), abs=1e-3)
 
@@ -130,28 +133,51 @@ def test_a_killed_run_goes_on_to_the_same_end(settings, tmp_path):
 
 
 @pytest.mark.parametrize("change, message", [
-    ({"model": "no/such/model"}, "cannot open the model no/such/model: "),
+    ({"model": "no/such/model"}, "cannot open the model no/such/model: no such folder, and not on the hub"),
+    ({"model": "tests"}, "cannot open the model tests: .{1,200}$"),
     ({"data": "no.jsonl"}, "there is no file no.jsonl"),
     ({"eval_data": "no.jsonl"}, "there is no file no.jsonl"),
-    ({"kind": "int4"}, "kind must be 'nf4' or 'fp4', not 'int4'"),
-    ({"backend": "gptq"}, "no back end is called 'gptq'"),
-    ({"optimizer": "sgd"}, "no optimiser is called 'sgd'"),
-    ({"schedule": "step"}, "unknown schedule 'step'"),
-    ({"lora_dtype": "int8"}, "lora_dtype must be float32 or bfloat16, not 'int8'"),
-    ({"rank": 0}, "rank must be between 1 and"),
+    ({"kind": "int4"}, "kind must be one of nf4, fp4, not 'int4'"),
+    ({"backend": "gptq"}, "backend must be one of auto, pefteach, bitsandbytes, not 'gptq'"),
+    ({"optimizer": "sgd"}, "optimizer must be one of adamw, .*, not 'sgd'"),
+    ({"schedule": "step"}, "schedule must be one of constant, linear, cosine, not 'step'"),
+    ({"lora_dtype": "int8"}, "lora_dtype must be one of float32, bfloat16, not 'int8'"),
+    ({"rank": 0}, "rank must be above 0, not 0"),
+    ({"rank": 4000}, "rank must be between 1 and"),
     ({"length": 2}, "no example has at most 2 tokens: raise --length"),
-    ({"batch_size": 500}, "which is no full batch: lower --batch-size"),
-    ({"accumulate": 5}, "a batch of 4 rows cannot be shared by 1 processes in 5 parts each"),
+    ({"length": 4096}, "reads 512 tokens at most: lower --length from 4096"),
+    ({"batch_size": 500}, "rows, less than a batch: lower --batch-size"),
+    ({"accumulate": 5}, "accumulate must be at most the batch_size of 4, not 5"),
     ({"epochs": 0.0}, "epochs must be above 0, not 0.0"),
-    ({"eval_share": 1.5}, "eval_share must be between 0 and 1"),
+    ({"epochs": float("inf")}, "epochs must be above 0, not inf"),
+    ({"lr": float("nan")}, "lr must be above 0, not nan"),
+    ({"eval_share": 1.5}, "eval_share must be at least 0 and below 1"),
+    ({"eval_every": -3}, "eval_every must be at least 0"),
 ])  # fmt: skip
 def test_refusals(settings, tmp_path, change, message):
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         run(replace(settings, **change), tmp_path, samples=0, cpu=True)
 
 
+def test_the_choices_are_those_that_there_are():
+    assert CHOICES["schedule"] == tuple(train.SCHEDULES) and CHOICES["backend"][1:] == BACKENDS
+
+
+def test_another_adapter_is_not_written_over(settings, tmp_path):
+    (tmp_path / "adapter_model.safetensors").write_text("precious")
+    with pytest.raises(ValueError, match="holds an adapter that no run here made: choose another folder"):
+        run(settings, tmp_path, cpu=True)
+    assert (tmp_path / "adapter_model.safetensors").read_text() == "precious"
+
+
+def test_wrong_settings_leave_the_folder_free(settings, tmp_path):
+    with pytest.raises(ValueError, match="rank must be between"):
+        run(replace(settings, rank=4000), tmp_path, cpu=True)
+    run(replace(settings, epochs=0.2), tmp_path, samples=0, cpu=True)
+
+
 def test_a_loss_that_is_not_finite_is_one_sentence(settings, tmp_path):
-    with pytest.raises(ValueError, match=r"the loss was .* at step \d+"):
+    with pytest.raises(ValueError, match=r"the (loss was|gradient was not) .* at step \d+"):
         run(replace(settings, lr=1e30, clip=1e30), tmp_path, samples=0, cpu=True)
 
 
