@@ -1,13 +1,31 @@
 """What the tests of QLoRA runs share: a file of instructions for the base, and quick settings."""
 
+import contextlib
+import dataclasses
 import json
 import random
 
 import pytest
+import torch
 
 from pefteach.paths import BASE
 from pefteach.qlora.run import run
 from pefteach.qlora.settings import Settings
+
+
+@contextlib.contextmanager
+def one_thread():
+    """Like the processes that the tests start: two threads add up in another order, and so round otherwise."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def on_one_thread():
+    with one_thread():
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -32,8 +50,7 @@ def settings(instructions):
 @pytest.fixture(scope="session")
 def alone(tmp_path_factory, settings):
     """The folder of a finished run in one process, without dropout, which every process draws by itself."""
-    import dataclasses
-
     out = tmp_path_factory.mktemp("alone") / "run"
-    run(dataclasses.replace(settings, dropout=0.0), out, cpu=True)
+    with one_thread():
+        run(dataclasses.replace(settings, dropout=0.0), out, cpu=True)
     return out
