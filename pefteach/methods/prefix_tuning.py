@@ -121,8 +121,9 @@ class PrefixPart(Part):
         """Every layer's key and value (B, G, n, d), the same for all rows. Keys are as after RoPE: not turned."""
         prefix = self.prefix().to(self.base_embedding().weight.dtype)
         both = prefix.view(len(prefix), -1, self.key_heads, self.d).permute(1, 2, 0, 3)  # (2L, G, n, d)
-        both = both[:, None].expand(-1, rows, -1, -1, -1)  # (2L, B, G, n, d), without a copy
-        return list(zip(both[0::2], both[1::2]))
+        # Taken apart first and expanded then, so that on the way back the rows are added up in each layer's own tensor.
+        each = [one.expand(rows, -1, -1, -1) for one in both.unbind()]  # 2L of (B, G, n, d), without a copy
+        return list(zip(each[0::2], each[1::2]))
 
 
 class PrefixAdapter(PromptAdapter):
