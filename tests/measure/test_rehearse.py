@@ -85,7 +85,7 @@ def test_every_method_on_every_model(name, family):
         ("llama", "full fine-tuning", "fp32", True),
         ("llama", partial(qlora, rank=8, checkpointing=True), "nf4", False),
     ],
-    ids=str,
+    ids=lambda value: "qlora" if isinstance(value, partial) else str(value),  # a function's name has its address
 )
 def test_every_precision_and_checkpointing(family, method, precision, checkpointing):
     method = CASES[method].methods[family] if isinstance(method, str) else method
