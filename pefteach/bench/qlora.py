@@ -5,7 +5,7 @@ A small model and its own stories: the order of the grids is what to read here, 
 
 from __future__ import annotations
 
-import statistics
+from statistics import fmean, stdev
 
 import torch
 from torch import nn
@@ -15,6 +15,7 @@ from pefteach.base import load_base
 from pefteach.bench.measure import Row, row
 from pefteach.corpus.batches import Example, encode
 from pefteach.corpus.stories import stories
+from pefteach.corpus.tokenizer import load_tokenizer
 from pefteach.measure.knowledge import FRESH, story_text
 from pefteach.methods import LoRA, adapters, attach
 from pefteach.qlora.recipe import qlora
@@ -48,7 +49,7 @@ def damage(samples: int, count: int) -> list[Row]:
     }
     added = {name: [a - b for a, b in zip(loss[name], loss["32 bit"])] for name in GRIDS}
     found = [
-        row(f"loss of the base, {_spread(name, values)}", "nats", _mean(values), None) for name, values in loss.items()
+        row(f"loss of the base, {_spread(name, values)}", "nats", fmean(values), None) for name, values in loss.items()
     ]
     for less, more in ORDER:
         worst = max(range(samples), key=lambda sample: added[less][sample] / added[more][sample])
@@ -74,12 +75,12 @@ def training(steps: int, seeds: int, rows: int) -> list[Row]:
         loss["merged into 4 bits"].append(evaluate(merged, test).loss)
         for path, layer in block_linears(merged).items():
             lost.append(((layer.weight - wanted[path]).norm() / (wanted[path] - before[path]).norm()).item())
-    found = [row(f"loss of {_spread('LoRA on 32 bits', loss['LoRA'])}", "nats", _mean(loss["LoRA"]), None)]
+    found = [row(f"loss of {_spread('LoRA on 32 bits', loss['LoRA'])}", "nats", fmean(loss["LoRA"]), None)]
     for name in list(loss)[1:]:
         bar = None if name == "merged into 4 bits" else AS_GOOD  # what not to do
-        found.append(row(f"loss of {_spread(name, loss[name])} against LoRA's", "nats", _mean(loss[name]), bar,
-                         _mean(loss["LoRA"])))  # fmt: skip
-    found.append(row("rounding error of merging into 4 bits, as a share of LoRA's change", "", _mean(lost), None))
+        found.append(row(f"loss of {_spread(name, loss[name])} against LoRA's", "nats", fmean(loss[name]), bar,
+                         fmean(loss["LoRA"])))  # fmt: skip
+    found.append(row("rounding error of merging into 4 bits, as a share of LoRA's change", "", fmean(lost), None))
     return found
 
 
@@ -101,20 +102,17 @@ def _merged(model: nn.Module) -> nn.Module:
     dequantise(model)
     adapters(model)["default"].merge()
     plain, _ = load_base()
+    merged = block_linears(model)
     for path, layer in block_linears(plain).items():
-        layer.weight = block_linears(model)[path].weight
+        layer.weight = merged[path].weight
     return plain
 
 
 def _told(split: str, count: int, seed: int) -> list[Example]:
     """Stories, of which every token counts."""
-    _, tokenizer = load_base()
+    tokenizer = load_tokenizer()
     return [encode(tokenizer, "", story_text(story)) for story in stories(count, split, seed)]
 
 
-def _mean(values: list[float]) -> float:
-    return statistics.fmean(values)
-
-
 def _spread(name: str, values: list[float]) -> str:
-    return f"{name} (± {statistics.stdev(values):.2g} over {len(values)})" if len(values) > 1 else name
+    return f"{name} (± {stdev(values):.2g} over {len(values)})" if len(values) > 1 else name

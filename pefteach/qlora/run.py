@@ -23,7 +23,7 @@ from pefteach.qlora.instructions import Instruction, encode_instruction, prompt_
 from pefteach.qlora.optimizers import optimizer_for
 from pefteach.qlora.packing import collate_rows, leaks, pack
 from pefteach.qlora.recipe import qlora
-from pefteach.qlora.settings import TRAINING, Settings, claim, facts, remember
+from pefteach.qlora.settings import TRAINING, Settings, claim, remember
 from pefteach.quant.load import load_in_4bit, quantise
 from pefteach.train import TrainingDiverged, batches_of, evaluate, fit
 
@@ -58,8 +58,7 @@ def run(
     if device.type == "cuda":  # LoRA in float32 multiplies in TF32, with ten bits where all around it has seven
         torch.set_float32_matmul_precision("high")
     train, held_out = read(settings)
-    if processes.main:
-        claim(out, settings)
+    claimed = claim(out, settings) if processes.main else {}
 
     sharded = accelerator.is_fsdp2
     tokenizer, model = open_model(settings, device, sharded)
@@ -89,9 +88,9 @@ def run(
     if (Path(out) / TRAINING).exists():
         say("Going on with the run that was interrupted.")
 
-    part = max(1, settings.batch_size // settings.accumulate)
+    part = settings.batch_size // settings.accumulate
     held_out_loss = lambda model: evaluate(model, held_out_examples, batch_size=part).loss
-    answers = lambda: [_answer(model, tokenizer, line.prompt) for line in asked[:samples]]
+    answers = lambda: [_answer(model, tokenizer, line.prompt, limit) for line in asked[:samples]]
     # A model that is to be sharded is still on the CPU, where this would take too long.
     before, loss_before = ([None] * samples, None) if sharded else (answers(), held_out_loss(model))
     try:
@@ -125,7 +124,7 @@ def run(
         ],
         "history": history.rows,
     }
-    remember(out, facts(settings) | {"result": result})
+    remember(out, claimed | {"result": result})
     (Path(out) / TRAINING).unlink()
     return result
 
@@ -194,13 +193,12 @@ def fitting(
 
 
 @torch.no_grad()
-def _answer(model: Any, tokenizer: Any, prompt: str) -> str:
-    """What the model answers now, always taking the likeliest token; 64 of them, if it has so many positions left."""
+def _answer(model: Any, tokenizer: Any, prompt: str, limit: float) -> str:
+    """What the model answers now, always taking the likeliest token: 64 of them, or what is left of its ``limit``."""
     was_training = model.training
     model.eval()
     ids = torch.tensor([prompt_ids(tokenizer, prompt)], device=next(model.parameters()).device)
-    positions = getattr(model.config, "max_position_embeddings", None) or math.inf
-    new_tokens = min(64, positions - ids.shape[1])
+    new_tokens = min(64, limit - ids.shape[1])
     out = model.generate(
         input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=new_tokens, do_sample=False,
         use_cache=True, pad_token_id=tokenizer.eos_token_id,

@@ -10,7 +10,6 @@ from pathlib import Path
 
 RUN = "run.json"
 TRAINING = "training.safetensors"  # what an interrupted run goes on from
-WEIGHTS = "adapter_model.safetensors"
 
 CHOICES = {
     "kind": ("nf4", "fp4"),
@@ -65,12 +64,17 @@ class Settings:
                 raise ValueError(f"{name} must be one of {', '.join(choices)}, not {getattr(self, name)!r}")
 
 
-def claim(out: Path, settings: Settings) -> None:
+def claim(out: Path, settings: Settings) -> dict:
     """Take a folder for this run: a new one, or one in which the same run was interrupted.
+
+    Returns:
+        What the folder's ``run.json`` says now.
 
     Raises:
         ValueError: the folder holds a finished run, another one, or an adapter of another origin.
     """
+    from pefteach.interop.peft_files import WEIGHTS  # only now: `pefteach --help` reads this file, and is quick
+
     file = Path(out) / RUN
     wanted = facts(settings)
     if file.exists():
@@ -83,6 +87,7 @@ def claim(out: Path, settings: Settings) -> None:
     elif (Path(out) / WEIGHTS).exists():
         raise ValueError(f"{out} holds an adapter that no run here made: choose another folder with --out")
     remember(out, wanted)
+    return wanted
 
 
 def facts(settings: Settings) -> dict:
