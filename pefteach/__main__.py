@@ -1,5 +1,5 @@
 """``python -m pefteach``, which is how ``accelerate launch -m pefteach`` starts a command in several processes."""
 
-from pefteach.cli import main
+from pefteach.commands.cli import main
 
 main()

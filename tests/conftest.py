@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pefteach.transformer import Config, Decoder
+from pefteach.model.decoder import Config, Decoder
 from tiny import TINY, randomise
 
 

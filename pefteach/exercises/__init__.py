@@ -1,19 +1,11 @@
-"""Exercises that say what is wrong and why.
+"""The engine that checks an answer: it says what is wrong and why.
 
-In a notebook::
-
-    from pefteach.exercises import check, hint, solution
-
-    check("lora_forward")      # runs your definition beside the reference, and names the mistake it recognises
-    hint("lora_forward")       # the next hint
-    solution("lora_forward")   # one right answer, once you have tried
-
-Each exercise is data in one short file (``lora/lora_forward.py``); ``exercise.py`` says what it consists of, and
-``catalogue.py`` lists the sets. To add one: write its file, name it in its set, run ``pefteach build``, which makes
-the notebooks, and ``pefteach checks``, which holds every answer in the file against the verdict it must get.
+An exercise is data (``exercise.py``). ``engine.py`` runs the student's code, which ``worker.py`` holds and
+``subject.py`` reaches, beside the right answer and beside every known mistake; ``verdict.py`` is what it says.
 """
 
-from pefteach.exercises.engine import check, hint, solution
-from pefteach.exercises.progress import progress
+from pefteach.exercises.engine import answer, judge
+from pefteach.exercises.exercise import Exercise, ExerciseSet
+from pefteach.exercises.verdict import Verdict
 
-__all__ = ["check", "hint", "progress", "solution"]
+__all__ = ["Exercise", "ExerciseSet", "Verdict", "answer", "judge"]

@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from pefteach.exercises.verdict import NOT_ATTEMPTED, RIGHT, WRONG, Note
+from pefteach.exercises.verdict import NOT_ATTEMPTED, RIGHT, WRONG
 
 _session: dict[str, dict[str, Any]] = {}  # what was done since the kernel started: the file may not be writable
 
@@ -72,19 +72,3 @@ class Progress:
                 partial.write_text(json.dumps({"version": 1, "exercises": self.exercises}, indent=2), encoding="utf-8")
                 partial.replace(self.file)  # all or nothing, also when the power goes
         return self.exercises[name]
-
-
-def progress() -> Note:
-    """Which exercises are right already."""
-    from pefteach.exercises.catalogue import SETS
-
-    stored, lines, done = Progress(), [], 0
-    for group in SETS:
-        lines.append(group.lesson)
-        for exercise in group.exercises:
-            entry = stored.entry(exercise.name)
-            done += entry["status"] == RIGHT
-            mark = {RIGHT: "✓", WRONG: "✗"}.get(entry["status"], "…")
-            tries = f" (tries: {entry['tries']})" if entry["tries"] else ""
-            lines.append(f"  {mark} {exercise.name}: {entry['status']}{tries}")
-    return Note("Your progress", f"{done} of {sum(len(group.exercises) for group in SETS)} are right.", tuple(lines))

@@ -20,8 +20,8 @@ from torch import nn
 
 from pefteach.interop.peft_files import CONFIG, read_tensors
 from pefteach.methods import Adapter, HoulsbyAdapters, ParallelAdapters, PfeifferAdapters, attach
-from pefteach.methods.bottleneck import Bottleneck
-from pefteach.methods.method import find_adapter
+from pefteach.methods.core.adapter import find_adapter
+from pefteach.methods.core.bottleneck import Bottleneck
 
 WEIGHTS, PICKLE = "adapter.safetensors", "pytorch_adapter.bin"
 
@@ -58,7 +58,7 @@ def save_to_adapters(model: nn.Module, folder: str | Path, name: str = "default"
             f"adapter {name!r} is {type(adapter.method).__name__}: only bottleneck adapters go to adapters"
         )
     names, folder, config = library_names(adapter, name), Path(folder), getattr(model, "config", None)
-    tensors = {names[key]: tensor.detach().cpu().contiguous() for key, tensor in adapter.stored().items()}
+    tensors = {names[key]: tensor.detach().cpu().contiguous() for key, tensor in adapter.file_tensors().items()}
     folder.mkdir(parents=True, exist_ok=True)
     about = {
         "config": library_config(adapter.method, model),
@@ -101,7 +101,7 @@ def load_from_adapters(model: nn.Module, folder: str | Path, name: str = "defaul
         names = library_names(adapter, about["name"])
         ours = {theirs: key for key, theirs in names.items()}
         try:
-            adapter.fill({ours.get(key, key): tensor for key, tensor in tensors.items()})
+            adapter.load_tensors({ours.get(key, key): tensor for key, tensor in tensors.items()})
         except ValueError as error:
             message = str(error)
             for key, theirs in names.items():
@@ -118,7 +118,7 @@ def library_names(adapter: Adapter, name: str) -> dict[str, str]:
         ValueError: a part at a place that the library does not have.
     """
     names = {}
-    for key in adapter.stored():
+    for key in adapter.file_tensors():
         found = re.fullmatch(r"base_model\.model\.(.*\.\d+)\.(.+)\.(adapter_down|adapter_up|scaling)(\..+)?", key)
         if found is None or found[2] not in PLACES:
             raise ValueError(f"adapters has no place for {key}: it knows {', '.join(PLACES)} within a block")

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pefteach.base import load_base
 from pefteach.interop import adapters_files, peft_files
 from pefteach.methods import detach
-from pefteach.methods.method import TensorAdapter, find_adapter
-from pefteach.methods.targets import plain_state
+from pefteach.methods.core.adapter import find_adapter
+from pefteach.methods.core.tensor_adapter import TensorAdapter
+from pefteach.model.base import load_base
+from pefteach.model.modules import plain_state
 
 FORMATS = ("peft", "adapters", "merged")
 

@@ -16,9 +16,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from pefteach.checkpoint import whole
 from pefteach.methods import METHODS, Adapter, Method, attach
-from pefteach.methods.method import find_adapter
+from pefteach.methods.core.adapter import find_adapter
+from pefteach.training.checkpoint import whole
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
@@ -47,7 +47,7 @@ def save_adapter(
         "task_type": "CAUSAL_LM",
         "inference_mode": True,
     } | adapter.to_peft()
-    tensors = {key: whole(t.detach()).cpu().contiguous() for key, t in adapter.stored().items()}
+    tensors = {key: whole(t.detach()).cpu().contiguous() for key, t in adapter.file_tensors().items()}
     if not write:
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -72,7 +72,7 @@ def load_adapter(model: nn.Module, folder: str | Path, name: str = "default") ->
 
     def fill(adapter: Adapter) -> None:
         try:
-            adapter.fill(tensors)
+            adapter.load_tensors(tensors)
         except ValueError as error:
             raise ValueError(f"{folder} {error}") from None
 

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 from torch import nn
 
 from pefteach.measure.knowledge import skill_accuracy, story_loss
-from pefteach.methods.targets import base_parameters
+from pefteach.model.modules import base_parameters
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,10 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from pefteach.measure.memory import SavedActivations
-from pefteach.methods import Adapter, FullFineTuning, Method, adapters, attach, detach
-from pefteach.train import Batch, next_token_loss
+from pefteach.memory.count import SavedActivations
+from pefteach.methods import Adapter, FullFineTuning, Method, attach, attached, detach
+from pefteach.model.loss import next_token_loss
+from pefteach.training.fit import Batch
 
 T = TypeVar("T")
 
@@ -79,14 +80,14 @@ def method_card(model: nn.Module, method: Method, batch: Batch) -> MethodCard:
     Raises:
         ValueError: the method cannot apply, or the model has adapters already.
     """
-    if adapters(model):
-        raise ValueError(f"detach {', '.join(adapters(model))} first: a card describes one method on the bare model")
+    if attached(model):
+        raise ValueError(f"detach {', '.join(attached(model))} first: a card describes one method on the bare model")
     total = sum(p.numel() for p in model.parameters())
     by_formula, base_flops = method.trained_parameters(model), _flops_per_token(model, batch)
     kept_in_full = _on(model, FullFineTuning(), lambda adapter: _kept(model, adapter, batch))
 
     def measure(adapter: Adapter) -> MethodCard:
-        tensors = adapter.tensors()
+        tensors = adapter.trained_tensors()
         kinds = Counter((_kind(name), tuple(tensor.shape)) for name, tensor in tensors.items())
         return MethodCard(
             method=repr(method),
@@ -101,7 +102,7 @@ def method_card(model: nn.Module, method: Method, batch: Batch) -> MethodCard:
             base_flops=base_flops,
             kept=_kept(model, adapter, batch),
             kept_in_full=kept_in_full,
-            stored=sum(tensor.nbytes for tensor in adapter.stored().values()),
+            stored=sum(tensor.nbytes for tensor in adapter.file_tensors().values()),
         )
 
     return _on(model, method, measure)

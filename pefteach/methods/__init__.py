@@ -1,12 +1,13 @@
-"""One file per technique. ``method.py`` is what all share, ``bottleneck.py`` and ``soft_prompt.py`` what three do."""
+"""Every technique, one file each; ``core/`` is what they share."""
 
 from pefteach.methods.adalora import AdaLoRA
+from pefteach.methods.core.adapter import Adapter, Method, attached
+from pefteach.methods.core.attach import activate, attach, detach
 from pefteach.methods.dora import DoRA
 from pefteach.methods.houlsby import HoulsbyAdapters
 from pefteach.methods.ia3 import IA3
 from pefteach.methods.llama_adapter import LlamaAdapter
 from pefteach.methods.lora import LoRA
-from pefteach.methods.method import Adapter, Method, activate, adapters, attach, detach
 from pefteach.methods.multitask_prompt import MultitaskPrompt
 from pefteach.methods.p_tuning import PTuning
 from pefteach.methods.parallel import ParallelAdapters
@@ -34,4 +35,4 @@ METHODS: tuple[type[Method], ...] = (
     LlamaAdapter,
 )
 
-__all__ = [m.__name__ for m in METHODS] + ["METHODS", "Adapter", "Method", "activate", "adapters", "attach", "detach"]
+__all__ = [m.__name__ for m in METHODS] + ["METHODS", "Adapter", "Method", "activate", "attached", "attach", "detach"]

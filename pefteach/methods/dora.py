@@ -18,29 +18,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pefteach.methods.core.targets import find_linear
 from pefteach.methods.lora import LoRA, LoRAPart
-from pefteach.methods.targets import find_linear, linear_shape
-
-
-@dataclass(frozen=True)
-class DoRA(LoRA):
-    """Settings of DoRA: those of LoRA, with the same refusals."""
-
-    formula: ClassVar[str] = "Σ r (in + out) + out"
-    use_dora: ClassVar[bool] = True
-
-    def trained_parameters(self, model: nn.Module) -> int:
-        layers = find_linear(model, self.target_modules).values()
-        return super().trained_parameters(model) + sum(linear_shape(layer)[1] for layer in layers)
-
-    def part(self, layer: nn.Module) -> DoRAPart:
-        return DoRAPart(layer, self)
+from pefteach.model.modules import linear_shape
 
 
 class DoRAPart(LoRAPart):
     """A, B and the row lengths m of one linear layer."""
 
-    combines = None  # each of two DoRAs would want to set the length of the sum
+    composes_as = None  # each of two DoRAs would want to set the length of the sum
 
     def __init__(self, layer: Any, method: DoRA):
         super().__init__(layer, method)
@@ -80,3 +66,21 @@ class DoRAPart(LoRAPart):
         direction = self.direction()
         weight = (self.lora_magnitude_vector / direction.norm(dim=1))[:, None] * direction
         return (weight if isinstance(layer, nn.Linear) else weight.T).to(layer.weight.dtype)
+
+
+@dataclass(frozen=True)
+class DoRA(LoRA):
+    """Settings of DoRA: those of LoRA, with the same refusals."""
+
+    formula: ClassVar[str] = "Σ r (in + out) + out"
+
+    def trained_parameters(self, model: nn.Module) -> int:
+        layers = find_linear(model, self.target_modules).values()
+        return super().trained_parameters(model) + sum(linear_shape(layer)[1] for layer in layers)
+
+    def part(self, layer: nn.Module) -> DoRAPart:
+        return DoRAPart(layer, self)
+
+    # What peft's files call these settings.
+
+    use_dora: ClassVar[bool] = True

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from pefteach.corpus.batches import IGNORE
-from pefteach.train import next_token_loss
+from pefteach.model.loss import next_token_loss
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,16 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from pefteach.methods.bottleneck import Bottleneck, BottleneckPart
-from pefteach.methods.method import Part
-from pefteach.methods.sites import Sites
+from pefteach.methods.core.bottleneck import Bottleneck, BottleneckPart
+from pefteach.methods.core.sites import Sites
+from pefteach.methods.core.wrapping import Part
+
+
+class HoulsbyPart(BottleneckPart):
+    """A reads what its module gives."""
+
+    def read(self, h: Tensor) -> Tensor:
+        return h
 
 
 @dataclass(frozen=True)
@@ -31,10 +38,3 @@ class HoulsbyAdapters(Bottleneck):
 
     def place(self, sites: Sites, D: int, m: int) -> dict[str, Part]:
         return {sites.attention: HoulsbyPart(D, m, self), sites.feed_forward: HoulsbyPart(D, m, self)}
-
-
-class HoulsbyPart(BottleneckPart):
-    """A reads what its module gives."""
-
-    def read(self, h: Tensor) -> Tensor:
-        return h

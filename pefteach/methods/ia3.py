@@ -21,8 +21,35 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from pefteach.methods.method import Method, Part, PartsAdapter
-from pefteach.methods.targets import find_linear, linear_shape, plain_names
+from pefteach.methods.core.adapter import Method
+from pefteach.methods.core.targets import find_linear, plain_names
+from pefteach.methods.core.wrapping import Part, PartsAdapter
+from pefteach.model.modules import linear_shape
+
+
+class IA3Part(Part):
+    """One vector on one linear layer. It stays in float32 whatever the base's precision."""
+
+    composes_as = "scales"
+
+    def __init__(self, layer: nn.Module, feedforward: bool):
+        super().__init__()
+        fan_in, fan_out = linear_shape(layer)
+        self.feedforward = feedforward
+        self.ia3_l = nn.Parameter(torch.ones((1, fan_in) if feedforward else (fan_out, 1)))
+
+    def forward(self, call: Callable, x: Tensor) -> Tensor:  # (..., in) -> (..., out)
+        if self.feedforward:
+            return call((x * self.ia3_l.flatten()).to(x.dtype))
+        y = call(x)
+        return (y * self.ia3_l.flatten()).to(y.dtype)  # the bias is scaled too
+
+    def merged_weight(self, layer: Any) -> Tensor:
+        # (out, 1) scales the rows of an (out, in) weight, (1, in) its columns. Conv1D stores (in, out).
+        return layer.weight * (self.ia3_l if isinstance(layer, nn.Linear) else self.ia3_l.T)
+
+    def merged_bias(self, layer: Any) -> Tensor:
+        return layer.bias if self.feedforward else layer.bias * self.ia3_l.flatten()
 
 
 @dataclass(frozen=True)
@@ -30,7 +57,7 @@ class IA3(Method):
     """Settings of (IA)³.
 
     Args:
-        target_modules: all the linear layers that get a vector; see :func:`pefteach.methods.targets.find_linear`.
+        target_modules: all the linear layers that get a vector; see :func:`pefteach.methods.core.targets.find_linear`.
         feedforward_modules: those among them whose input is scaled instead of their output, named in the same way.
 
     Raises:
@@ -40,10 +67,9 @@ class IA3(Method):
     target_modules: str | Sequence[str] = ("k_proj", "v_proj", "down_proj")
     feedforward_modules: str | Sequence[str] = ("down_proj",)
 
-    peft_type: ClassVar[str] = "IA3"
     formula: ClassVar[str] = "Σ out of the keys and values + Σ in of the feed-forward layers"
     can_merge: ClassVar[bool] = True
-    decays: ClassVar[bool] = False  # towards zero would be towards nothing: one is where nothing changes
+    allows_weight_decay: ClassVar[bool] = False  # towards zero would be towards nothing: one is where nothing changes
 
     def feedforward(self, model: nn.Module) -> dict[str, bool]:
         """Every target by path, and whether its input is scaled.
@@ -69,6 +95,10 @@ class IA3(Method):
             self, model, name, {path: IA3Part(layers[path], ff) for path, ff in self.feedforward(model).items()}
         )
 
+    # What peft's files call these settings.
+
+    peft_type: ClassVar[str] = "IA3"
+
     def to_peft(self) -> dict:
         return {
             "peft_type": self.peft_type,
@@ -79,28 +109,3 @@ class IA3(Method):
     @classmethod
     def from_peft(cls, config: dict) -> IA3:
         return cls(config["target_modules"], config["feedforward_modules"])
-
-
-class IA3Part(Part):
-    """One vector on one linear layer. It stays in float32 whatever the base's precision."""
-
-    combines = "scales"
-
-    def __init__(self, layer: nn.Module, feedforward: bool):
-        super().__init__()
-        fan_in, fan_out = linear_shape(layer)
-        self.feedforward = feedforward
-        self.ia3_l = nn.Parameter(torch.ones((1, fan_in) if feedforward else (fan_out, 1)))
-
-    def forward(self, call: Callable, x: Tensor) -> Tensor:  # (..., in) -> (..., out)
-        if self.feedforward:
-            return call((x * self.ia3_l.flatten()).to(x.dtype))
-        y = call(x)
-        return (y * self.ia3_l.flatten()).to(y.dtype)  # the bias is scaled too
-
-    def merged_weight(self, layer: Any) -> Tensor:
-        # (out, 1) scales the rows of an (out, in) weight, (1, in) its columns. Conv1D stores (in, out).
-        return layer.weight * (self.ia3_l if isinstance(layer, nn.Linear) else self.ia3_l.T)
-
-    def merged_bias(self, layer: Any) -> Tensor:
-        return layer.bias if self.feedforward else layer.bias * self.ia3_l.flatten()

@@ -21,67 +21,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pefteach.methods.method import Method, Part, PartsAdapter, plain_module
-from pefteach.methods.positions import NumberingPart
-from pefteach.methods.targets import attention_sizes, base_modules, find_blocks
-from pefteach.transformer import rotate
+from pefteach.methods.core.adapter import Method
+from pefteach.methods.core.positions import NumberingPart
+from pefteach.methods.core.targets import attention_sizes, find_blocks
+from pefteach.methods.core.wrapping import Part, PartsAdapter
+from pefteach.model.decoder import rotate
+from pefteach.model.modules import base_modules, plain_module
 
 # The projections of an attention that can be adapted: of Llama, Mistral and Qwen2, and of GPT-2.
 PROJECTIONS = ({"q_proj", "k_proj", "v_proj", "o_proj"}, {"c_attn", "c_proj"})
 
 
-@dataclass(frozen=True)
-class LlamaAdapter(Method):
-    """Settings of LLaMA-Adapter.
-
-    Args:
-        tokens: K, the number of prompts in a layer, at least 1.
-        layers: how many layers have prompts, counted from the top.
-        gate: "scalar", one number per layer (peft), or "head", one number per head that goes through tanh (official).
-
-    Raises:
-        ValueError: when attached with a setting out of range, or to a model whose attention is built otherwise.
-    """
-
-    tokens: int = 10
-    layers: int = 2
-    gate: str = "scalar"
-
-    peft_type: ClassVar[str] = "ADAPTION_PROMPT"
-    formula: ClassVar[str] = "layers · (K D + 1), or layers · (K D + H) with a gate per head"
-
-    def trained_parameters(self, model: Any) -> int:
-        heads = attention_sizes(model)[1] if self.gate == "head" else 1
-        return self.layers * (self.tokens * model.config.hidden_size + heads)
-
-    def build(self, model: nn.Module, name: str) -> PartsAdapter:
-        if self.gate not in ("scalar", "head"):
-            raise ValueError(f"gate must be 'scalar' or 'head', not {self.gate!r}")
-        if self.tokens < 1:
-            raise ValueError(f"tokens must be at least 1, not {self.tokens}")
-        paths = find_attentions(model)
-        if not 1 <= self.layers <= len(paths):
-            raise ValueError(f"layers must be between 1 and the model's {len(paths)}, not {self.layers}")
-        parts: dict[str, Part] = {path: LlamaAdapterPart(model, self) for path in paths[-self.layers :]}
-        if hasattr(plain_module(model, paths[0]), "q_proj"):  # a model with RoPE
-            parts[""] = NumberingPart(model)
-        return PartsAdapter(self, model, name, parts)
-
-    def to_peft(self) -> dict:
-        settings = {"adapter_len": self.tokens, "adapter_layers": self.layers}
-        if self.gate == "head":  # peft would open such a file wrongly, so it is not told that it could
-            return {"peft_type": None, "method": type(self).__name__, "gate": self.gate, **settings}
-        return {"peft_type": self.peft_type, **settings}
-
-    @classmethod
-    def from_peft(cls, config: dict) -> LlamaAdapter:
-        return cls(config["adapter_len"], config["adapter_layers"], config.get("gate", "scalar"))
-
-
 class LlamaAdapterPart(Part):
     """The prompts and the gate of one attention module.
 
-    ``combines`` stays None, so no other part acts on the module: ``call`` is the module itself, and its projections
+    ``composes_as`` stays None, so no other part acts on the module: ``call`` is the module itself, and its projections
     are reached through it, whatever adapters they carry.
     """
 
@@ -133,6 +87,57 @@ class LlamaAdapterPart(Part):
             return mixed  # peft leaves GPT-2's projection out; its files are only right without it
         out = attention.o_proj if hasattr(attention, "o_proj") else attention.c_proj
         return out(mixed) if out.bias is None else out(mixed) - out.bias
+
+
+@dataclass(frozen=True)
+class LlamaAdapter(Method):
+    """Settings of LLaMA-Adapter.
+
+    Args:
+        tokens: K, the number of prompts in a layer, at least 1.
+        layers: how many layers have prompts, counted from the top.
+        gate: "scalar", one number per layer (peft), or "head", one number per head that goes through tanh (official).
+
+    Raises:
+        ValueError: when attached with a setting out of range, or to a model whose attention is built otherwise.
+    """
+
+    tokens: int = 10
+    layers: int = 2
+    gate: str = "scalar"
+
+    formula: ClassVar[str] = "layers · (K D + 1), or layers · (K D + H) with a gate per head"
+
+    def trained_parameters(self, model: Any) -> int:
+        heads = attention_sizes(model)[1] if self.gate == "head" else 1
+        return self.layers * (self.tokens * model.config.hidden_size + heads)
+
+    def build(self, model: nn.Module, name: str) -> PartsAdapter:
+        if self.gate not in ("scalar", "head"):
+            raise ValueError(f"gate must be 'scalar' or 'head', not {self.gate!r}")
+        if self.tokens < 1:
+            raise ValueError(f"tokens must be at least 1, not {self.tokens}")
+        paths = find_attentions(model)
+        if not 1 <= self.layers <= len(paths):
+            raise ValueError(f"layers must be between 1 and the model's {len(paths)}, not {self.layers}")
+        parts: dict[str, Part] = {path: LlamaAdapterPart(model, self) for path in paths[-self.layers :]}
+        if hasattr(plain_module(model, paths[0]), "q_proj"):  # a model with RoPE
+            parts[""] = NumberingPart(model)
+        return PartsAdapter(self, model, name, parts)
+
+    # What peft's files call these settings.
+
+    peft_type: ClassVar[str] = "ADAPTION_PROMPT"
+
+    def to_peft(self) -> dict:
+        settings = {"adapter_len": self.tokens, "adapter_layers": self.layers}
+        if self.gate == "head":  # peft would open such a file wrongly, so it is not told that it could
+            return {"peft_type": None, "method": type(self).__name__, "gate": self.gate, **settings}
+        return {"peft_type": self.peft_type, **settings}
+
+    @classmethod
+    def from_peft(cls, config: dict) -> LlamaAdapter:
+        return cls(config["adapter_len"], config["adapter_layers"], config.get("gate", "scalar"))
 
 
 def find_attentions(model: nn.Module) -> list[str]:

@@ -11,15 +11,37 @@ s = alpha / √r, which keeps the size of the update steady as the rank grows.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from pefteach.methods.method import Method, Part, PartsAdapter, check_dropout
-from pefteach.methods.targets import find_linear, linear_shape, plain_names
+from pefteach.methods.core.adapter import Method
+from pefteach.methods.core.low_rank import LowRankPart, low_rank_layers, transposed
+from pefteach.methods.core.targets import find_linear, plain_names
+from pefteach.methods.core.wrapping import PartsAdapter
+from pefteach.model.modules import linear_shape
+
+
+class LoRAPart(LowRankPart):
+    """A and B beside one linear layer: what is added to its output."""
+
+    def __init__(self, layer: nn.Module, method: LoRA):
+        super().__init__()
+        fan_in, fan_out = linear_shape(layer)
+        self.lora_A = nn.Linear(fan_in, method.rank, bias=False)
+        self.lora_B = nn.Linear(method.rank, fan_out, bias=False)
+        self.scale, self.dropout = method.scale, method.dropout
+        nn.init.kaiming_uniform_(self.lora_A.weight, a=math.sqrt(5))  # U(-1/√in, 1/√in)
+        nn.init.zeros_(self.lora_B.weight)
+
+    def update(self, x: Tensor) -> Tensor:  # s · B A x: (..., in) -> (..., r) -> (..., out)
+        A, B = self.lora_A.weight, self.lora_B.weight
+        return self.scale * (x.to(A.dtype) @ A.T) @ transposed(B)  # from the left: scale the r numbers, not the out
+
+    def delta_weight(self) -> Tensor:  # s · B A
+        return self.scale * self.lora_B.weight @ self.lora_A.weight
 
 
 @dataclass(frozen=True)
@@ -29,7 +51,7 @@ class LoRA(Method):
     Args:
         rank: r, at least 1 and at most min(in, out) of every target.
         alpha: the numerator of the scale s, above 0.
-        target_modules: which linear layers; see :func:`pefteach.methods.targets.find_linear`.
+        target_modules: which linear layers; see :func:`pefteach.methods.core.targets.find_linear`.
         dropout: share of the inputs to A that is zeroed while training; the frozen path sees all of them.
         rslora: scale by alpha / √r.
 
@@ -43,17 +65,15 @@ class LoRA(Method):
     dropout: float = 0.0
     rslora: bool = False
 
-    peft_type: ClassVar[str] = "LORA"
     formula: ClassVar[str] = "Σ r (in + out)"
     can_merge: ClassVar[bool] = True
-    use_dora: ClassVar[bool] = False  # peft's files have DoRA as a kind of LoRA
-
-    def trained_parameters(self, model: nn.Module) -> int:
-        return sum(self.rank * sum(linear_shape(layer)) for layer in find_linear(model, self.target_modules).values())
 
     @property
     def scale(self) -> float:
         return self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
+
+    def trained_parameters(self, model: nn.Module) -> int:
+        return sum(self.rank * sum(linear_shape(layer)) for layer in find_linear(model, self.target_modules).values())
 
     def build(self, model: nn.Module, name: str) -> PartsAdapter:
         layers = low_rank_layers(model, self.target_modules, self.rank, self.alpha, self.dropout)
@@ -61,6 +81,11 @@ class LoRA(Method):
 
     def part(self, layer: nn.Module) -> LowRankPart:
         return LoRAPart(layer, self)
+
+    # What peft's files call these settings.
+
+    peft_type: ClassVar[str] = "LORA"
+    use_dora: ClassVar[bool] = False  # peft's files have DoRA as a kind of LoRA
 
     def to_peft(self) -> dict:
         return {
@@ -89,64 +114,3 @@ class LoRA(Method):
             dropout=config.get("lora_dropout", 0.0),
             rslora=config.get("use_rslora", False),
         )
-
-
-def low_rank_layers(
-    model: nn.Module, target_modules: str | Sequence[str], rank: int, alpha: float, dropout: float
-) -> dict[str, nn.Module]:
-    """The layers by path, once the settings are in range; LoRA's relatives have the same."""
-    if alpha <= 0:
-        raise ValueError(f"alpha must be above 0, not {alpha}")
-    check_dropout(dropout)
-    layers = find_linear(model, target_modules)
-    for path, layer in layers.items():
-        limit = min(linear_shape(layer))
-        if not 1 <= rank <= limit:
-            raise ValueError(f"rank must be between 1 and {limit} for {path} {linear_shape(layer)}, not {rank}")
-    return layers
-
-
-class LowRankPart(Part):
-    """Adds ΔW x to a linear layer, with ΔW a product of thin matrices: what LoRA and its relatives share."""
-
-    combines: ClassVar[str | None] = "adds"
-    dropout: float
-
-    def forward(self, call: Callable, x: Tensor) -> Tensor:  # (..., in) -> (..., out)
-        y = call(x)
-        return y + self.update(F.dropout(x, self.dropout, self.training)).to(y.dtype)
-
-    def update(self, x: Tensor) -> Tensor:
-        """ΔW x, in the precision of the thin matrices."""
-        raise NotImplementedError
-
-    def delta_weight(self) -> Tensor:
-        """ΔW, (out, in)."""
-        raise NotImplementedError
-
-    def merged_weight(self, layer: Any) -> Tensor:
-        delta = self.delta_weight()
-        delta = delta if isinstance(layer, nn.Linear) else delta.T  # Conv1D stores (in, out)
-        return (layer.weight + delta).to(layer.weight.dtype)
-
-
-class LoRAPart(LowRankPart):
-    """The two thin matrices beside one linear layer. They stay in float32 whatever the base's precision."""
-
-    def __init__(self, layer: nn.Module, method: LoRA):
-        super().__init__()
-        fan_in, fan_out = linear_shape(layer)
-        self.lora_A = nn.Linear(fan_in, method.rank, bias=False)
-        self.lora_B = nn.Linear(method.rank, fan_out, bias=False)
-        self.scale, self.dropout = method.scale, method.dropout
-        nn.init.kaiming_uniform_(self.lora_A.weight, a=math.sqrt(5))  # U(-1/√in, 1/√in)
-        nn.init.zeros_(self.lora_B.weight)
-
-    def update(self, x: Tensor) -> Tensor:  # s · B A x
-        low = self.lora_A(x.to(self.lora_A.weight.dtype))  # (..., r)
-        # Scale the r numbers, not the out. B is laid out as (r, out), because autograd forms its gradient in the layout
-        # that it was used in, and low.T @ g (r, out) is several times faster than g.T @ low (out, r).
-        return (self.scale * low) @ self.lora_B.weight.T.contiguous()
-
-    def delta_weight(self) -> Tensor:  # s · B A
-        return self.scale * self.lora_B.weight @ self.lora_A.weight

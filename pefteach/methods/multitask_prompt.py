@@ -22,53 +22,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from pefteach.methods.method import Adapter
+from pefteach.methods.core.adapter import Adapter
+from pefteach.methods.core.soft_prompt import PromptAdapter, PromptPart
 from pefteach.methods.prompt_tuning import PromptTuning
-from pefteach.methods.soft_prompt import PromptAdapter, PromptPart
-
-
-@dataclass(frozen=True)
-class MultitaskPrompt(PromptTuning):
-    """Settings of multitask prompt tuning: those of prompt tuning, for P*, and
-
-    Args:
-        tasks: how many.
-        rank: r.
-        task: the task of calls that name none, such as those of ``generate``; the adapter's ``task`` can be set later.
-
-    Raises:
-        ValueError: when attached with settings out of range, or to a model without a place for a prompt.
-    """
-
-    tasks: int = 1
-    rank: int = 1
-    task: int = 0
-
-    peft_type: ClassVar[str] = "MULTITASK_PROMPT_TUNING"
-    formula: ClassVar[str] = "n D + tasks · r (n + D)"
-
-    def trained_parameters(self, model: Any) -> int:
-        D = model.get_input_embeddings().weight.shape[1]
-        return self.tokens * D + self.tasks * self.rank * (self.tokens + D)
-
-    def build(self, model: Any, name: str) -> MultitaskAdapter:
-        if self.tasks < 1 or self.rank < 1:
-            raise ValueError(f"tasks and rank must be at least 1, not {self.tasks} and {self.rank}")
-        if not 0 <= self.task < self.tasks:
-            raise ValueError(f"task must be between 0 and {self.tasks - 1}, not {self.task}")
-        return MultitaskAdapter(self, model, name, {"": MultitaskPart(model, self, self.start(self.vocabulary(model)))})
-
-    def to_peft(self) -> dict:
-        return super().to_peft() | {"num_tasks": self.tasks, "num_ranks": self.rank}
-
-    @classmethod
-    def from_peft(cls, config: dict) -> MultitaskPrompt:
-        return cls(
-            config["num_virtual_tokens"],
-            tasks=config.get("num_tasks", 1),
-            rank=config.get("num_ranks", 1),
-            task=config.get("task", 0),
-        )
 
 
 class MultitaskPart(PromptPart):
@@ -93,6 +49,53 @@ class MultitaskPart(PromptPart):
         if task_ids is not None and not ((task_ids >= 0) & (task_ids < count)).all():
             raise ValueError(f"task_ids must be between 0 and {count - 1}, one for every row, not {task_ids.tolist()}")
         return self.embedding.weight * (self.prefix_task_cols[tasks] @ self.prefix_task_rows[tasks])
+
+
+@dataclass(frozen=True)
+class MultitaskPrompt(PromptTuning):
+    """Settings of multitask prompt tuning: those of prompt tuning, for P*, and
+
+    Args:
+        tasks: how many.
+        rank: r.
+        task: the task of calls that name none, such as those of ``generate``; the adapter's ``task`` can be set later.
+
+    Raises:
+        ValueError: when attached with settings out of range, or to a model without a place for a prompt.
+    """
+
+    tasks: int = 1
+    rank: int = 1
+    task: int = 0
+
+    formula: ClassVar[str] = "n D + tasks · r (n + D)"
+
+    def trained_parameters(self, model: Any) -> int:
+        D = model.get_input_embeddings().weight.shape[1]
+        return self.tokens * D + self.tasks * self.rank * (self.tokens + D)
+
+    def build(self, model: Any, name: str) -> MultitaskAdapter:
+        if self.tasks < 1 or self.rank < 1:
+            raise ValueError(f"tasks and rank must be at least 1, not {self.tasks} and {self.rank}")
+        if not 0 <= self.task < self.tasks:
+            raise ValueError(f"task must be between 0 and {self.tasks - 1}, not {self.task}")
+        return MultitaskAdapter(self, model, name, {"": MultitaskPart(model, self, self.start(self.vocabulary(model)))})
+
+    # What peft's files call these settings.
+
+    peft_type: ClassVar[str] = "MULTITASK_PROMPT_TUNING"
+
+    def to_peft(self) -> dict:
+        return super().to_peft() | {"num_tasks": self.tasks, "num_ranks": self.rank}
+
+    @classmethod
+    def from_peft(cls, config: dict) -> MultitaskPrompt:
+        return cls(
+            config["num_virtual_tokens"],
+            tasks=config.get("num_tasks", 1),
+            rank=config.get("num_ranks", 1),
+            task=config.get("task", 0),
+        )
 
 
 class MultitaskAdapter(PromptAdapter):
@@ -122,9 +125,9 @@ class MultitaskAdapter(PromptAdapter):
         # peft has no default task. It passes over the name with a warning, so task 0 goes without saying.
         return self.method.to_peft() | ({"task": self.task} if self.task else {})
 
-    def stored(self) -> Mapping[str, Tensor]:
+    def file_tensors(self) -> Mapping[str, Tensor]:
         factors = {key: getattr(self.part, key) for key in ("prefix_task_cols", "prefix_task_rows")}
-        return {**super().stored(), **factors}
+        return {**super().file_tensors(), **factors}
 
 
 def start_from(source: Adapter, task: int | None = None) -> Callable[[Adapter], None]:
@@ -138,15 +141,15 @@ def start_from(source: Adapter, task: int | None = None) -> Callable[[Adapter], 
     Raises:
         ValueError: no such source task; or, when attached, other tokens or rank, or more than one target task.
     """
-    count = len(source.stored()["prefix_task_cols"])
+    count = len(source.file_tensors()["prefix_task_cols"])
     if task is not None and not 0 <= task < count:
         raise ValueError(f"task must be between 0 and {count - 1}, a source task, not {task}")
     chosen = slice(None) if task is None else slice(task, task + 1)
 
     def fill(target: Adapter) -> None:
-        stored = dict(source.stored())
+        stored = dict(source.file_tensors())
         for key in ("prefix_task_cols", "prefix_task_rows"):
             stored[key] = stored[key][chosen].mean(0, keepdim=True)
-        target.fill(stored)
+        target.load_tensors(stored)
 
     return fill

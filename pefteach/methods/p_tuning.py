@@ -19,70 +19,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from pefteach.methods.method import check_dropout
-from pefteach.methods.soft_prompt import PromptAdapter, PromptPart, SoftPrompt
-
-
-@dataclass(frozen=True)
-class PTuning(SoftPrompt):
-    """Settings of P-tuning.
-
-    Args:
-        tokens: n, how many vectors.
-        encoder: "mlp" or "lstm".
-        hidden: h, the width of the network; D if None.
-        layers: how many layers the LSTM has.
-        dropout: between the layers of the LSTM, while training.
-
-    Raises:
-        ValueError: when attached with settings out of range, or to a model without a place for a prompt.
-    """
-
-    encoder: str = "mlp"
-    hidden: int | None = None
-    layers: int = 2
-    dropout: float = 0.0
-
-    peft_type: ClassVar[str] = "P_TUNING"
-    formula: ClassVar[str] = "n D + the network"
-
-    def trained_parameters(self, model: Any) -> int:
-        D = model.get_input_embeddings().weight.shape[1]
-        n, h = self.tokens, self.hidden or D
-        if self.encoder == "mlp":
-            return n * D + (D * h + h) + (h * h + h) + (h * D + D)
-        # Per direction and layer four gates, each with a weight for the input, one for the state, and two biases.
-        first, later = 2 * 4 * (D * h + h * h + 2 * h), 2 * 4 * (2 * h * h + h * h + 2 * h)
-        return n * D + first + (self.layers - 1) * later + (2 * h * 2 * h + 2 * h) + (2 * h * D + D)
-
-    def build(self, model: Any, name: str) -> PTuningAdapter:
-        if self.encoder not in ("mlp", "lstm"):
-            raise ValueError(f"encoder must be 'mlp' or 'lstm', not {self.encoder!r}")
-        if self.layers < 1 or (self.hidden is not None and self.hidden < 1):
-            raise ValueError(f"layers and hidden must be at least 1, not {self.layers} and {self.hidden}")
-        check_dropout(self.dropout)
-        D = self.vocabulary(model).shape[1]
-        return PTuningAdapter(self, model, name, {"": PTuningPart(model, self, D)})
-
-    def to_peft(self) -> dict:
-        return {
-            "peft_type": self.peft_type,
-            "num_virtual_tokens": self.tokens,
-            "encoder_reparameterization_type": self.encoder.upper(),
-            "encoder_hidden_size": self.hidden,
-            "encoder_num_layers": self.layers,
-            "encoder_dropout": self.dropout,
-        }
-
-    @classmethod
-    def from_peft(cls, config: dict) -> PTuning:
-        return cls(
-            tokens=config["num_virtual_tokens"],
-            encoder=config.get("encoder_reparameterization_type", "MLP").lower(),
-            hidden=config.get("encoder_hidden_size"),
-            layers=config.get("encoder_num_layers", 2),
-            dropout=config.get("encoder_dropout", 0.0),
-        )
+from pefteach.methods.core.adapter import check_dropout
+from pefteach.methods.core.soft_prompt import PromptAdapter, PromptPart, SoftPrompt
 
 
 class PTuningPart(PromptPart):
@@ -105,23 +43,88 @@ class PTuningPart(PromptPart):
         return self.mlp_head(x) if "mlp_head" in self._modules else x
 
 
+@dataclass(frozen=True)
+class PTuning(SoftPrompt):
+    """Settings of P-tuning.
+
+    Args:
+        tokens: n, how many vectors.
+        encoder: "mlp" or "lstm".
+        hidden: h, the width of the network; D if None.
+        layers: how many layers the LSTM has.
+        dropout: between the layers of the LSTM, while training.
+
+    Raises:
+        ValueError: when attached with settings out of range, or to a model without a place for a prompt.
+    """
+
+    encoder: str = "mlp"
+    hidden: int | None = None
+    layers: int = 2
+    dropout: float = 0.0
+
+    formula: ClassVar[str] = "n D + the network"
+
+    def trained_parameters(self, model: Any) -> int:
+        D = model.get_input_embeddings().weight.shape[1]
+        n, h = self.tokens, self.hidden or D
+        if self.encoder == "mlp":
+            return n * D + (D * h + h) + (h * h + h) + (h * D + D)
+        # Per direction and layer four gates, each with a weight for the input, one for the state, and two biases.
+        first, later = 2 * 4 * (D * h + h * h + 2 * h), 2 * 4 * (2 * h * h + h * h + 2 * h)
+        return n * D + first + (self.layers - 1) * later + (2 * h * 2 * h + 2 * h) + (2 * h * D + D)
+
+    def build(self, model: Any, name: str) -> PTuningAdapter:
+        if self.encoder not in ("mlp", "lstm"):
+            raise ValueError(f"encoder must be 'mlp' or 'lstm', not {self.encoder!r}")
+        if self.layers < 1 or (self.hidden is not None and self.hidden < 1):
+            raise ValueError(f"layers and hidden must be at least 1, not {self.layers} and {self.hidden}")
+        check_dropout(self.dropout)
+        D = self.vocabulary(model).shape[1]
+        return PTuningAdapter(self, model, name, {"": PTuningPart(model, self, D)})
+
+    # What peft's files call these settings.
+
+    peft_type: ClassVar[str] = "P_TUNING"
+
+    def to_peft(self) -> dict:
+        return {
+            "peft_type": self.peft_type,
+            "num_virtual_tokens": self.tokens,
+            "encoder_reparameterization_type": self.encoder.upper(),
+            "encoder_hidden_size": self.hidden,
+            "encoder_num_layers": self.layers,
+            "encoder_dropout": self.dropout,
+        }
+
+    @classmethod
+    def from_peft(cls, config: dict) -> PTuning:
+        return cls(
+            tokens=config["num_virtual_tokens"],
+            encoder=config.get("encoder_reparameterization_type", "MLP").lower(),
+            hidden=config.get("encoder_hidden_size"),
+            layers=config.get("encoder_num_layers", 2),
+            dropout=config.get("encoder_dropout", 0.0),
+        )
+
+
 class PTuningAdapter(PromptAdapter):
     @torch.no_grad()  # as in generation: an LSTM rounds otherwise while it is trained
-    def stored(self) -> Mapping[str, Tensor]:
+    def file_tensors(self) -> Mapping[str, Tensor]:
         was_training = self.part.training
         vectors = self.part.eval().vectors()  # dropout must not get into a file
         self.part.train(was_training)
         return {"prompt_embeddings": vectors}
 
     @torch.no_grad()
-    def fill(self, tensors: Mapping[str, Tensor]) -> None:
-        super().fill(tensors)  # refuses what does not fit
+    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        super().load_tensors(tensors)  # refuses what does not fit
         self._keep(tensors["prompt_embeddings"])
 
     @torch.no_grad()
     def collapse(self) -> None:
         """Keep P itself and drop the network; training then goes on with plain vectors."""
-        self._keep(self.stored()["prompt_embeddings"])
+        self._keep(self.file_tensors()["prompt_embeddings"])
 
     def _keep(self, vectors: Tensor) -> None:
         self.part.embedding.weight.copy_(vectors)

@@ -14,9 +14,18 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from pefteach.methods.bottleneck import Bottleneck, BottleneckPart, StreamPart
-from pefteach.methods.method import Part
-from pefteach.methods.sites import Sites
+from pefteach.methods.core.bottleneck import Bottleneck, BottleneckPart, StreamPart
+from pefteach.methods.core.sites import Sites
+from pefteach.methods.core.wrapping import Part
+
+
+class ParallelPart(BottleneckPart):
+    """A reads what enters."""
+
+    composes_as = "adds"
+
+    def read(self, h: Tensor) -> Tensor:
+        return self.stream.take()
 
 
 @dataclass(frozen=True)
@@ -30,12 +39,3 @@ class ParallelAdapters(Bottleneck):
     def place(self, sites: Sites, D: int, m: int) -> dict[str, Part]:
         stream = StreamPart()
         return {sites.stream: stream, sites.feed_forward: ParallelPart(D, m, self, stream)}
-
-
-class ParallelPart(BottleneckPart):
-    """A reads what enters."""
-
-    combines = "adds"
-
-    def read(self, h: Tensor) -> Tensor:
-        return self.stream.take()

@@ -17,20 +17,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from pefteach.methods.bottleneck import Bottleneck, BottleneckPart, StreamPart
-from pefteach.methods.method import Part
-from pefteach.methods.sites import Sites
-
-
-@dataclass(frozen=True)
-class PfeifferAdapters(Bottleneck):
-    """h + A(x + h), in the feed-forward half of every block."""
-
-    def place(self, sites: Sites, D: int, m: int) -> dict[str, Part]:
-        if sites.norm is not None:
-            return {sites.norm: PfeifferNormPart(D, m, self)}
-        stream = StreamPart()
-        return {sites.stream: stream, sites.feed_forward: PfeifferPart(D, m, self, stream)}
+from pefteach.methods.core.bottleneck import Bottleneck, BottleneckPart, StreamPart
+from pefteach.methods.core.sites import Sites
+from pefteach.methods.core.wrapping import Part
 
 
 class PfeifferPart(BottleneckPart):
@@ -45,3 +34,14 @@ class PfeifferNormPart(BottleneckPart):
 
     def forward(self, call: Callable, total: Tensor) -> Tensor:
         return call(self.add(total, call(total)))
+
+
+@dataclass(frozen=True)
+class PfeifferAdapters(Bottleneck):
+    """h + A(x + h), in the feed-forward half of every block."""
+
+    def place(self, sites: Sites, D: int, m: int) -> dict[str, Part]:
+        if sites.norm is not None:
+            return {sites.norm: PfeifferNormPart(D, m, self)}
+        stream = StreamPart()
+        return {sites.stream: stream, sites.feed_forward: PfeifferPart(D, m, self, stream)}

@@ -24,63 +24,15 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from pefteach.methods.caches import cache_type, find_cached
-from pefteach.methods.method import Method, Part, plain_module
-from pefteach.methods.positions import argument_names, check_length, extend, text_shape
-from pefteach.methods.soft_prompt import PromptAdapter
-from pefteach.methods.targets import attention_sizes
+from pefteach.methods.core.adapter import Method
+from pefteach.methods.core.caches import cache_type, find_cached
+from pefteach.methods.core.positions import argument_names, check_length, extend, text_shape
+from pefteach.methods.core.soft_prompt import PromptAdapter
+from pefteach.methods.core.targets import attention_sizes
+from pefteach.methods.core.wrapping import Part
+from pefteach.model.modules import plain_module
 
 CHECKPOINTING = "the model drops its cache, and the prefix with it, under gradient checkpointing: switch that off"
-
-
-@dataclass(frozen=True)
-class PrefixTuning(Method):
-    """Settings of prefix tuning.
-
-    Args:
-        tokens: n, the length of the prefix, at least 1.
-        mlp_size: hidden size of the MLP; None trains the keys and values directly.
-
-    Raises:
-        ValueError: when attached with a size below 1, under gradient checkpointing, or to a model that takes no
-            cache or has two stacks (T5).
-    """
-
-    tokens: int = 10
-    mlp_size: int | None = None
-
-    peft_type: ClassVar[str] = "PREFIX_TUNING"
-    formula: ClassVar[str] = "n · 2 L G d; with an MLP of size h, while training: n G d + (G d + 1) h + (h + 1) 2 L G d"
-    starts_as_base: ClassVar[bool] = False
-
-    def trained_parameters(self, model: nn.Module) -> int:
-        layers, _, key_heads, d = attention_sizes(model)
-        width, h = key_heads * d, self.mlp_size
-        out = 2 * layers * width
-        return self.tokens * out if h is None else self.tokens * width + (width + 1) * h + (h + 1) * out
-
-    def extra_tokens(self) -> int:
-        return self.tokens
-
-    def build(self, model: nn.Module, name: str) -> PrefixAdapter:
-        if self.tokens < 1 or (self.mlp_size is not None and self.mlp_size < 1):
-            raise ValueError(f"tokens and mlp_size must be at least 1, not {self.tokens} and {self.mlp_size}")
-        if getattr(model, "is_gradient_checkpointing", False):
-            raise ValueError(CHECKPOINTING)
-        path = find_cached(model)
-        return PrefixAdapter(self, model, name, {path: PrefixPart(plain_module(model, path), self)})
-
-    def to_peft(self) -> dict:
-        return {
-            "peft_type": self.peft_type,
-            "num_virtual_tokens": self.tokens,
-            "prefix_projection": self.mlp_size is not None,
-            "encoder_hidden_size": self.mlp_size,
-        }
-
-    @classmethod
-    def from_peft(cls, config: dict) -> PrefixTuning:
-        return cls(config["num_virtual_tokens"])  # the MLP is in no file
 
 
 class PrefixPart(Part):
@@ -126,18 +78,71 @@ class PrefixPart(Part):
         return list(zip(each[0::2], each[1::2]))
 
 
+@dataclass(frozen=True)
+class PrefixTuning(Method):
+    """Settings of prefix tuning.
+
+    Args:
+        tokens: n, the length of the prefix, at least 1.
+        mlp_size: hidden size of the MLP; None trains the keys and values directly.
+
+    Raises:
+        ValueError: when attached with a size below 1, under gradient checkpointing, or to a model that takes no
+            cache or has two stacks (T5).
+    """
+
+    tokens: int = 10
+    mlp_size: int | None = None
+
+    formula: ClassVar[str] = "n · 2 L G d; with an MLP of size h, while training: n G d + (G d + 1) h + (h + 1) 2 L G d"
+    starts_as_base: ClassVar[bool] = False
+
+    def trained_parameters(self, model: nn.Module) -> int:
+        layers, _, key_heads, d = attention_sizes(model)
+        width, h = key_heads * d, self.mlp_size
+        out = 2 * layers * width
+        return self.tokens * out if h is None else self.tokens * width + (width + 1) * h + (h + 1) * out
+
+    def extra_tokens(self) -> int:
+        return self.tokens
+
+    def build(self, model: nn.Module, name: str) -> PrefixAdapter:
+        if self.tokens < 1 or (self.mlp_size is not None and self.mlp_size < 1):
+            raise ValueError(f"tokens and mlp_size must be at least 1, not {self.tokens} and {self.mlp_size}")
+        if getattr(model, "is_gradient_checkpointing", False):
+            raise ValueError(CHECKPOINTING)
+        path = find_cached(model)
+        return PrefixAdapter(self, model, name, {path: PrefixPart(plain_module(model, path), self)})
+
+    # What peft's files call these settings.
+
+    peft_type: ClassVar[str] = "PREFIX_TUNING"
+
+    def to_peft(self) -> dict:
+        return {
+            "peft_type": self.peft_type,
+            "num_virtual_tokens": self.tokens,
+            "prefix_projection": self.mlp_size is not None,
+            "encoder_hidden_size": self.mlp_size,
+        }
+
+    @classmethod
+    def from_peft(cls, config: dict) -> PrefixTuning:
+        return cls(config["num_virtual_tokens"])  # the MLP is in no file
+
+
 class PrefixAdapter(PromptAdapter):
     """Trains P' and the MLP, or P; stores P."""
 
     @torch.no_grad()
-    def stored(self) -> Mapping[str, Tensor]:
+    def file_tensors(self) -> Mapping[str, Tensor]:
         return {"prompt_embeddings": self.part.prefix()}
 
-    def fill(self, tensors: Mapping[str, Tensor]) -> None:
-        super().fill(tensors)
+    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        super().load_tensors(tensors)
         if self.part.transform is not None:  # there is no way back through the MLP
             self.collapse()
-            super().fill(tensors)
+            super().load_tensors(tensors)
 
     def to_peft(self) -> dict:
         body = {} if "" in self.parts else {"task_type": "FEATURE_EXTRACTION"}  # peft opens it on model.bert

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from pefteach.methods.soft_prompt import PromptAdapter, PromptPart, SoftPrompt
+from pefteach.methods.core.soft_prompt import PromptAdapter, PromptPart, SoftPrompt
 
 COMMON = 5000  # the paper samples from the 5,000 commonest tokens; most vocabularies begin with them
 
@@ -40,7 +40,6 @@ class PromptTuning(SoftPrompt):
     text: str | Sequence[int] = ()
     tokenizer: Any = field(default=None, repr=False, compare=False)
 
-    peft_type: ClassVar[str] = "PROMPT_TUNING"
     formula: ClassVar[str] = "n D"
 
     def trained_parameters(self, model: Any) -> int:
@@ -67,6 +66,10 @@ class PromptTuning(SoftPrompt):
         if not len(ids) or not all(0 <= i < V for i in ids):
             raise ValueError(f"text must be at least one token, with ids from 0 to {V - 1}, not {list(ids)}")
         return vocabulary[[ids[i % len(ids)] for i in range(self.tokens)]]
+
+    # What peft's files call these settings.
+
+    peft_type: ClassVar[str] = "PROMPT_TUNING"
 
     def to_peft(self) -> dict:
         # The file has the values, so it does not matter how they began; told "TEXT", peft would load the tokenizer.

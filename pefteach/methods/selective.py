@@ -10,14 +10,10 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from pefteach.methods.method import Method, TensorAdapter
-from pefteach.methods.targets import (
-    base_modules,
-    base_parameters,
-    find_blocks,
-    find_linear,
-    linear_shape,
-)
+from pefteach.methods.core.adapter import Method
+from pefteach.methods.core.targets import find_blocks, find_linear
+from pefteach.methods.core.tensor_adapter import TensorAdapter
+from pefteach.model.modules import base_modules, base_parameters, linear_shape
 
 
 @dataclass(frozen=True)

@@ -17,15 +17,15 @@ from torch import nn
 from pefteach.corpus.batches import Example
 from pefteach.interop import save_adapter
 from pefteach.measure.parameters import count_parameters
-from pefteach.measure.peak import peak_memory
-from pefteach.processes import Accelerated
+from pefteach.methods.qlora import prepare_qlora
 from pefteach.qlora.instructions import Instruction, encode_instruction, prompt_ids, read_instructions
-from pefteach.qlora.optimizers import optimizer_for
 from pefteach.qlora.packing import collate_rows, leaks, pack
-from pefteach.qlora.recipe import qlora
 from pefteach.qlora.settings import TRAINING, Settings, claim, remember
 from pefteach.quant.load import load_in_4bit, quantise
-from pefteach.train import TrainingDiverged, batches_of, evaluate, fit
+from pefteach.training.fit import TrainingDiverged, batches_of, evaluate, fit
+from pefteach.training.optimizers import optimizer_for
+from pefteach.training.peak import peak_memory
+from pefteach.training.processes import Accelerated
 
 
 def run(
@@ -75,7 +75,7 @@ def run(
         raise ValueError(f"{settings.data} fills {len(rows)} rows, less than a batch: lower --batch-size or --length")
     steps = max(1, round(settings.epochs * len(rows) / settings.batch_size))
     torch.manual_seed(settings.seed)
-    qlora(
+    prepare_qlora(
         model, settings.rank, settings.alpha, settings.dropout,
         lora_dtype=getattr(torch, settings.lora_dtype), checkpointing=settings.checkpointing,
     )  # fmt: skip

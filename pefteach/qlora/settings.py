@@ -8,13 +8,15 @@ import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from pefteach.training.optimizers import OPTIMIZERS
+
 RUN = "run.json"
 TRAINING = "training.safetensors"  # what an interrupted run goes on from
 
 CHOICES = {
     "kind": ("nf4", "fp4"),
     "backend": ("auto", "pefteach", "bitsandbytes"),
-    "optimizer": ("adamw", "paged-adamw-32bit", "paged-adamw-8bit"),
+    "optimizer": OPTIMIZERS,
     "schedule": ("constant", "linear", "cosine"),
     "lora_dtype": ("float32", "bfloat16"),
 }

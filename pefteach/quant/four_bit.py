@@ -13,14 +13,14 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from pefteach.quant import fused
 from pefteach.quant.blockwise import encode
 from pefteach.quant.codebooks import codebook
 from pefteach.quant.double import NestedAbsmax, compress
+from pefteach.quant.fast import fused
+from pefteach.quant.fast.pages import empty
+from pefteach.quant.fast.piecewise import blocks_in_piece, each
 from pefteach.quant.grids import check_values
 from pefteach.quant.packing import pack_pairs
-from pefteach.quant.pages import empty
-from pefteach.quant.piecewise import blocks_in_piece, each
 
 
 @dataclass(frozen=True)

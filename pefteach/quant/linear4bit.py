@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pefteach.quant import fused
 from pefteach.quant.double import NestedAbsmax
+from pefteach.quant.fast import fused
 from pefteach.quant.files import from_state, to_state
 from pefteach.quant.four_bit import Quantised4bit, quantise_4bit
 

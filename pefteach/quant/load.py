@@ -11,8 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from pefteach.methods.method import Adapted, adapters, is_linear
-from pefteach.methods.targets import base_modules, linear_shape
+from pefteach.model.modules import base_modules, has_adapters, is_linear, linear_shape, unwrapped
 from pefteach.quant.files import from_state
 from pefteach.quant.four_bit import Quantised4bit
 from pefteach.quant.linear4bit import Linear4bit
@@ -49,7 +48,7 @@ def quantise(
     """
     if backend not in BACKENDS:
         raise ValueError(f"no back end is called {backend!r}: choose one of {', '.join(BACKENDS)}")
-    if adapters(model):
+    if has_adapters(model):
         raise ValueError("this model has adapters: quantise it first and attach them afterwards")
     layers = block_linears(model)
     if any(four_bit_weight(layer) is not None for layer in layers.values()):
@@ -217,7 +216,7 @@ def bitsandbytes() -> Any:
 def _put(model: nn.Module, path: str, layer: nn.Module) -> None:
     """Let ``layer`` stand at a path of the base, under the adapters if there are any."""
     place = model.get_submodule(path)
-    if isinstance(place, Adapted):
+    if unwrapped(place) is not place:
         place.base_layer = layer
         return
     parent, _, name = path.rpartition(".")

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from pefteach import lab as course_lab
+from pefteach.commands import lab as course_lab
 from pefteach.paths import COURSE
 
 from .notebook import Page

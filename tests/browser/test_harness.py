@@ -3,7 +3,7 @@
 import nbformat
 import pytest
 
-from pefteach.build import METADATA
+from pefteach.workshop.build.lessons import METADATA
 
 from .notebook import faults
 
@@ -11,7 +11,7 @@ pytestmark = pytest.mark.browser
 
 IMPORTS = """\
 import ipywidgets as w
-from pefteach.widgets.panel import Panel
+from pefteach.lessons.kit.panel import Panel
 
 def line(figure, **values):
     axes = figure.subplots()

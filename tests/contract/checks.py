@@ -12,24 +12,24 @@ from torch.nn import functional as F
 
 from pefteach.corpus.batches import Example
 from pefteach.interop import load_adapter, save_adapter
-from pefteach.methods import Adapter, Method, activate, adapters, attach, detach
+from pefteach.methods import Adapter, Method, activate, attach, attached, detach
 from pefteach.methods.selective import Selective
-from pefteach.parity.cases import Case
-from pefteach.parity.compare import loss, shake
-from pefteach.parity.families import DECODERS, make, make_batch
-from pefteach.train import fit
-from pefteach.transformer import generate
+from pefteach.model.decoder import generate
+from pefteach.training.fit import fit
+from pefteach.workshop.parity.cases import Case
+from pefteach.workshop.parity.compare import loss, shake
+from pefteach.workshop.parity.families import DECODERS, make, make_batch
 
 # Softmax does not see a shift of all its scores, so a key's bias does nothing where positions are not rotated in.
 NO_GRADIENT = {"bert": "attention.self.key.bias"}
 
 
-def attached(case: Case, family: str, shaken: bool = True) -> tuple[nn.Module, Adapter]:
+def model_with(case: Case, family: str, shaken: bool = True) -> tuple[nn.Module, Adapter]:
     """A model with the case's adapter, its tensors moved off their start values."""
     model = make(family)
     adapter = attach(model, case.methods[family])
     if shaken:
-        shake(adapter.tensors())
+        shake(adapter.trained_tensors())
     return model, adapter
 
 
@@ -68,7 +68,7 @@ def refuses(model: nn.Module, method: Method, message: str) -> None:
     keys = list(model.state_dict())
     with pytest.raises(ValueError, match=message):
         attach(model, method)
-    assert list(model.state_dict()) == keys and not adapters(model)
+    assert list(model.state_dict()) == keys and not attached(model)
     assert all(p.requires_grad for p in model.parameters())
 
 
@@ -76,23 +76,23 @@ def starts_as_the_base(case: Case, family: str) -> None:
     if case.methods[family].starts_as_base:
         batch = make_batch(family)
         before = logits(make(family), batch)
-        assert torch.equal(logits(attached(case, family, shaken=False)[0], batch), before)
+        assert torch.equal(logits(model_with(case, family, shaken=False)[0], batch), before)
 
 
 def trains_exactly_what_it_says(case: Case, family: str) -> None:
     expected = case.methods[family].trained_parameters(make(family))
-    model, adapter = attached(case, family)
+    model, adapter = model_with(case, family)
     trainable = [p for p in model.parameters() if p.requires_grad]
-    assert {id(p) for p in trainable} == {id(p) for p in adapter.tensors().values()}
+    assert {id(p) for p in trainable} == {id(p) for p in adapter.trained_tensors().values()}
     assert sum(p.numel() for p in trainable) == expected, "the formula says otherwise"
     assert case.methods[family].formula, "there is no formula"
 
 
 def gradients_reach_every_tensor(case: Case, family: str) -> None:
-    model, adapter = attached(case, family)
+    model, adapter = model_with(case, family)
     batch = make_batch(family)
     loss(lambda: model(**batch).logits, adapter.penalty, batch).backward()
-    for key, tensor in adapter.tensors().items():
+    for key, tensor in adapter.trained_tensors().items():
         assert tensor.grad is not None, f"no gradient reaches {key}"
         if NO_GRADIENT.get(family, "nothing") not in key:
             assert tensor.grad.abs().max() > 1e-7, f"the gradient of {key} is zero"
@@ -112,21 +112,21 @@ def learns_and_gives_the_base_back(case: Case, family: str) -> None:
     assert torch.equal(logits(model, batch), learned), "switching lost what was learned"
     detach(model)
     assert same(model, stored), "the base is not what it was"
-    assert all(p.requires_grad for p in model.parameters()) and not adapters(model)
+    assert all(p.requires_grad for p in model.parameters()) and not attached(model)
 
 
 def saves_and_loads(case: Case, family: str) -> None:
-    model, adapter = attached(case, family)
+    model, adapter = model_with(case, family)
     batch, other = make_batch(family), make(family)
-    trained = sum(tensor.numel() for tensor in adapter.tensors().values())
-    assert sum(t.numel() for t in adapter.stored().values()) <= trained, "more is stored than was trained"
+    trained = sum(tensor.numel() for tensor in adapter.trained_tensors().values())
+    assert sum(t.numel() for t in adapter.file_tensors().values()) <= trained, "more is stored than was trained"
     with tempfile.TemporaryDirectory() as folder:
         save_adapter(model, folder)
         loaded = load_adapter(other, folder)
     # A prompt encoder is stored as what it gives, so its last bit may differ from a fresh run of it.
     torch.testing.assert_close(logits(other, batch), logits(model, batch), atol=1e-6, rtol=1e-6)
     assert type(loaded.method) is type(adapter.method)
-    assert loaded.stored().keys() == adapter.stored().keys()
+    assert loaded.file_tensors().keys() == adapter.file_tensors().keys()
 
 
 def resumes_where_it_was_killed(case: Case, family: str) -> None:
@@ -137,7 +137,7 @@ def resumes_where_it_was_killed(case: Case, family: str) -> None:
 
     def fresh() -> nn.Module:
         torch.manual_seed(3)
-        return attached(case, family, shaken=False)[0]
+        return model_with(case, family, shaken=False)[0]
 
     whole, killed, resumed = fresh(), fresh(), fresh()
     fit(whole, data, **settings)
@@ -156,19 +156,19 @@ def resumes_where_it_was_killed(case: Case, family: str) -> None:
 
 
 def copies_stand_on_their_own(case: Case, family: str) -> None:
-    model, adapter = attached(case, family)
+    model, adapter = model_with(case, family)
     batch, twin = make_batch(family), copy.deepcopy(model)
     before = logits(model, batch)
     assert torch.equal(logits(twin, batch), before)
     with torch.no_grad():
-        for tensor in adapter.tensors().values():
+        for tensor in adapter.trained_tensors().values():
             tensor.add_(1.0)
     assert torch.equal(logits(twin, batch), before), "the copy runs the original's adapter"
     assert not torch.equal(logits(model, batch), before)
 
 
 def merges_or_refuses(case: Case, family: str) -> None:
-    model, adapter = attached(case, family)
+    model, adapter = model_with(case, family)
     batch = make_batch(family)
     before = logits(model, batch)
     if not case.methods[family].can_merge:
@@ -187,7 +187,7 @@ def merges_or_refuses(case: Case, family: str) -> None:
 def generates_the_same_with_a_cache(case: Case, family: str) -> None:
     if family not in DECODERS:
         return
-    model, _ = attached(case, family)
+    model, _ = model_with(case, family)
     batch = make_batch(family)
     ids, mask = batch["input_ids"], batch["attention_mask"].flip(1)  # padded on the left
     if family == "gpt2":
@@ -204,7 +204,7 @@ def generates_the_same_with_a_cache(case: Case, family: str) -> None:
 def does_not_read_padding(case: Case, family: str) -> None:
     if family == "t5":
         return  # the padding of its decoder is another matter
-    model, _ = attached(case, family)
+    model, _ = model_with(case, family)
     batch = make_batch(family)
     row = {"input_ids": batch["input_ids"][1:2, :6], "attention_mask": torch.ones(1, 6, dtype=torch.long)}
     alone = logits(model, row)
@@ -224,14 +224,14 @@ def keeps_float32_on_a_bfloat16_base(case: Case, family: str) -> None:
     method = case.methods[family]
     adapter = attach(model, method)
     if not isinstance(method, Selective):
-        assert {p.dtype for p in adapter.tensors().values()} == {torch.float32}
-    shake(adapter.tensors())
+        assert {p.dtype for p in adapter.trained_tensors().values()} == {torch.float32}
+    shake(adapter.trained_tensors())
     output = model(**batch).logits
     assert output.dtype == torch.bfloat16
     real = batch["attention_mask"].bool()
     F.cross_entropy(output[real].float(), batch["input_ids"][real]).backward()
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in adapter.tensors().values())
-    exact = logits(attached(case, family)[0], batch)
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in adapter.trained_tensors().values())
+    exact = logits(model_with(case, family)[0], batch)
     assert (output.float() - exact).abs().max() < 0.2 * exact.abs().max(), "half precision changes what it computes"
 
 

@@ -7,7 +7,7 @@ import torch
 
 from contract.checks import CHECKS, logits, make, make_batch, train
 from pefteach.methods import activate, attach
-from pefteach.parity.cases import CASES
+from pefteach.workshop.parity.cases import CASES
 
 EVERYWHERE = [(name, family) for name, case in CASES.items() for family in case.methods]
 

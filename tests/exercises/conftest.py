@@ -2,8 +2,8 @@
 
 import pytest
 
-from pefteach.exercises import progress
-from pefteach.exercises.catalogue import SETS
+from pefteach.lessons import progress
+from pefteach.lessons.catalogue import SETS
 
 EXERCISES = [exercise for group in SETS for exercise in group.exercises]
 

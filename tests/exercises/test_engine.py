@@ -8,13 +8,13 @@ import warnings
 import pytest
 import torch
 
-from pefteach.exercises import check, hint, solution
-from pefteach.exercises.catalogue import find
 from pefteach.exercises.engine import answer, judge
 from pefteach.exercises.exercise import namespace_of
-from pefteach.exercises.lora.lora_forward import EXERCISE as LORA_FORWARD
 from pefteach.exercises.subject import Subject, SubjectError
 from pefteach.exercises.worker import Module, Other, Worker
+from pefteach.lessons import check, hint, solution
+from pefteach.lessons.catalogue import find
+from pefteach.lessons.lora.exercises.lora_forward import EXERCISE as LORA_FORWARD
 
 SIGNATURE = "def lora_forward(x, weight, bias, lora_A, lora_B, alpha):\n"
 
@@ -194,7 +194,7 @@ def test_checking_works_where_gradients_are_switched_off():
 
 
 def test_the_notebooks_own_names_are_found_without_saying_where():
-    scope = namespace_of("from pefteach.exercises import check\n" + LORA_FORWARD.reference)
+    scope = namespace_of("from pefteach.lessons import check\n" + LORA_FORWARD.reference)
     exec("verdict = check('lora_forward')", scope)
     assert scope["verdict"].right
 

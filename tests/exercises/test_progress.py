@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from pefteach.exercises import check, hint, progress, solution
 from pefteach.exercises.exercise import namespace_of
-from pefteach.exercises.lora.lora_scale import EXERCISE
 from pefteach.exercises.progress import Progress
+from pefteach.lessons import check, hint, progress, solution
+from pefteach.lessons.lora.exercises.lora_scale import EXERCISE
 
 NAME = EXERCISE.name
 WRONG = EXERCISE.wrong_answer(EXERCISE.mistakes[0])

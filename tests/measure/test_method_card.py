@@ -5,7 +5,7 @@ import torch
 
 from pefteach.measure.method_card import method_card
 from pefteach.methods import BitFit, FullFineTuning, LoRA, attach
-from pefteach.parity.families import make
+from pefteach.workshop.parity.families import make
 
 
 @pytest.fixture

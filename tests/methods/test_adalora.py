@@ -7,11 +7,11 @@ from contract.checks import refuses
 from pefteach.corpus.batches import Example
 from pefteach.interop import load_adapter, save_adapter
 from pefteach.methods import AdaLoRA, attach
-from pefteach.methods.importance import budget
-from pefteach.parity.cases import Case
-from pefteach.parity.compare import pair, shake
-from pefteach.parity.families import make, make_batch
-from pefteach.train import fit
+from pefteach.methods.adalora.importance import budget
+from pefteach.training.fit import fit
+from pefteach.workshop.parity.cases import Case
+from pefteach.workshop.parity.compare import pair, shake
+from pefteach.workshop.parity.families import make, make_batch
 
 DATA = [Example(tuple(range(3 + i, 12 + i)), (False,) * 4 + (True,) * 5) for i in range(8)]
 STEPS = 20
@@ -28,14 +28,14 @@ def test_the_allocator_is_pefts_at_every_step():
     dice, counts = torch.Generator().manual_seed(4), []
     for step in range(STEPS):
         with torch.no_grad():
-            for key, tensor in adapter.tensors().items():  # what an optimiser would leave
+            for key, tensor in adapter.trained_tensors().items():  # what an optimiser would leave
                 tensor.add_(torch.randn(tensor.shape, generator=dice) * 0.1)
                 tensor.grad = torch.randn(tensor.shape, generator=dice)
                 reference.peers[key].copy_(tensor)
                 reference.peers[key].grad = tensor.grad.clone()
         adapter.after_step(step, STEPS)
         reference.after_step(step, STEPS)
-        for key, tensor in adapter.tensors().items():
+        for key, tensor in adapter.trained_tensors().items():
             assert torch.equal(tensor, reference.peers[key]), f"{key} after step {step}"
         counts.append(left(adapter))
     # 4 layers of rank 6. Up to step 15 the choice stands for one step only; from step 16 on it is settled.
@@ -59,11 +59,11 @@ def test_fit_leaves_the_target_rank_on_average():
 def test_an_adapter_that_is_switched_off_is_left_alone():
     model = make("ours")
     first = attach(model, AdaLoRA(4, 2, 7.0), "first")
-    shake(first.tensors())
-    before = {key: tensor.clone() for key, tensor in first.tensors().items()}
+    shake(first.trained_tensors())
+    before = {key: tensor.clone() for key, tensor in first.trained_tensors().items()}
     attach(model, AdaLoRA(4, 2, 7.0), "second")
     fit(model, DATA, steps=6, lr=1e-2, batch_size=4, progress=None)
-    assert all(torch.equal(tensor, before[key]) for key, tensor in first.tensors().items())
+    assert all(torch.equal(tensor, before[key]) for key, tensor in first.trained_tensors().items())
 
 
 def test_learns_from_the_first_step():
@@ -79,7 +79,7 @@ def test_learns_from_the_first_step():
 def test_the_penalty_is_the_mean_of_plain_norms():
     model = make("llama")
     adapter = attach(model, AdaLoRA(5, 2, 7.0, ("v_proj",), orthogonality=0.3))
-    shake(adapter.tensors())
+    shake(adapter.trained_tensors())
     gaps = []
     for part in adapter.parts.values():
         for gram in (part.lora_A @ part.lora_A.T, part.lora_B.T @ part.lora_B):
@@ -96,10 +96,10 @@ def test_a_pruned_adapter_is_stored_without_what_was_dropped_and_goes_on(tmp_pat
     torch.testing.assert_close(again(**batch).logits, model(**batch).logits)
     ranks = [int(part.kept.sum()) for part in adapter.parts.values()]
     assert [len(part.lora_E) for part in loaded.parts.values()] == ranks and sum(ranks) == 8
-    assert sum(p.numel() for p in loaded.tensors().values()) == loaded.method.trained_parameters(again)
+    assert sum(p.numel() for p in loaded.trained_tensors().values()) == loaded.method.trained_parameters(again)
     assert {part.scale for part in loaded.parts.values()} == {7.0 / (6 + 1e-5)}, "the scale follows the rank"
     assert loaded.to_peft() == adapter.to_peft() | {"tinit": 150, "tfinal": 200, "total_step": 1000}
-    loaded.fill(adapter.stored())
+    loaded.load_tensors(adapter.file_tensors())
     fit(again, DATA, steps=4, lr=1e-2, batch_size=4, progress=None)
     save_adapter(again, tmp_path / "more")
     once_more = make("ours")
@@ -110,12 +110,12 @@ def test_a_pruned_adapter_is_stored_without_what_was_dropped_and_goes_on(tmp_pat
 def test_nothing_is_lost_before_the_choice_is_settled(tmp_path):
     model, again, batch = make("ours"), make("ours"), make_batch("ours")
     adapter = attach(model, SCHEDULED)
-    shake(adapter.tensors())
-    for tensor in adapter.tensors().values():
+    shake(adapter.trained_tensors())
+    for tensor in adapter.trained_tensors().values():
         tensor.grad = torch.ones_like(tensor)
     for step in (4, 5):  # at 4 some are dropped, at 5 they may recover
         adapter.after_step(step, STEPS)
-    shake(adapter.tensors())
+    shake(adapter.trained_tensors())
     save_adapter(model, tmp_path)
     load_adapter(again, tmp_path)
     torch.testing.assert_close(again(**batch).logits, model(**batch).logits, atol=0, rtol=0)
@@ -124,16 +124,16 @@ def test_nothing_is_lost_before_the_choice_is_settled(tmp_path):
 def test_filling_a_pruned_adapter_in_place(model):
     adapter = attach(model, SCHEDULED)
     fit(model, DATA, steps=STEPS, lr=1e-2, batch_size=4, progress=None)
-    stored = {key: tensor.clone() for key, tensor in adapter.stored().items()}
-    shake(adapter.tensors())
-    adapter.fill(stored)
-    assert all(torch.equal(tensor, stored[key]) for key, tensor in adapter.stored().items())
+    stored = {key: tensor.clone() for key, tensor in adapter.file_tensors().items()}
+    shake(adapter.trained_tensors())
+    adapter.load_tensors(stored)
+    assert all(torch.equal(tensor, stored[key]) for key, tensor in adapter.file_tensors().items())
 
 
 def test_a_layer_may_lose_all_its_triplets(tmp_path):
     model, again, batch = make("ours"), make("ours"), make_batch("ours")
     adapter = attach(model, AdaLoRA(3, 1, 7.0, ("q_proj", "v_proj")))
-    shake(adapter.tensors())
+    shake(adapter.trained_tensors())
     gone = adapter.parts["model.layers.0.self_attn.q_proj"]
     gone.kept.fill_(False)
     with torch.no_grad():
@@ -149,7 +149,7 @@ def test_counts_what_the_formula_says():
     model = make("llama")
     adapter = attach(model, AdaLoRA(6, 2, 7.0, ("q_proj", "v_proj")))
     # L · Σ r (in + out + 1): q is 64 -> 64, v is 64 -> 32
-    assert sum(p.numel() for p in adapter.tensors().values()) == 2 * 6 * (64 + 64 + 1 + 64 + 32 + 1) == 2712
+    assert sum(p.numel() for p in adapter.trained_tensors().values()) == 2 * 6 * (64 + 64 + 1 + 64 + 32 + 1) == 2712
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 10, 1000])

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from pefteach.interop import load_adapter, save_adapter
-from pefteach.methods import DoRA, LoRA, activate, adapters, attach
-from pefteach.parity.cases import Case
-from pefteach.parity.compare import pair, shake
-from pefteach.parity.families import make, make_batch
+from pefteach.methods import DoRA, LoRA, activate, attach, attached
+from pefteach.workshop.parity.cases import Case
+from pefteach.workshop.parity.compare import pair, shake
+from pefteach.workshop.parity.families import make, make_batch
 
 TARGETS = ("q_proj", "v_proj", "down_proj")
 
@@ -20,7 +20,7 @@ def test_m_starts_as_the_row_norms_and_stays_the_row_norms():
     for path, part in adapter.parts.items():
         weight = model.get_submodule(path).base_layer.weight
         torch.testing.assert_close(part.lora_magnitude_vector, weight.norm(dim=1))
-    shake(adapter.tensors())
+    shake(adapter.trained_tensors())
     adapter.merge()
     for path, part in adapter.parts.items():
         weight = model.get_submodule(path).base_layer.weight
@@ -30,7 +30,7 @@ def test_m_starts_as_the_row_norms_and_stays_the_row_norms():
 def test_the_gradient_takes_the_norm_for_a_constant():
     model, x = make("llama"), torch.randn(2, 5, 64)
     adapter = attach(model, DoRA(3, 7.0, ("v_proj",)))
-    shake(adapter.tensors())
+    shake(adapter.trained_tensors())
     path, part = next(iter(adapter.parts.items()))
     layer, A, B, m = (
         model.get_submodule(path).base_layer,
@@ -75,7 +75,7 @@ def test_counts_what_the_formula_says():
     adapter = attach(model, DoRA(4, 8.0, ("q_proj", "v_proj")))
     # L · Σ r (in + out) + out: q is 64 -> 64, v is 64 -> 32
     expected = 2 * (4 * (64 + 64) + 64 + 4 * (64 + 32) + 32)
-    assert sum(p.numel() for p in adapter.tensors().values()) == expected
+    assert sum(p.numel() for p in adapter.trained_tensors().values()) == expected
 
 
 @pytest.mark.parametrize("other", [DoRA(2, 7.0), LoRA(2, 7.0)], ids=["DoRA", "LoRA"])
@@ -102,4 +102,4 @@ def test_refuses_what_lora_refuses():
     for method, message in ((DoRA(33), "rank must be between 1 and 32 for .*v_proj"), (DoRA(3, -1.0), "alpha must be")):
         with pytest.raises(ValueError, match=message):
             attach(model, method)
-    assert not adapters(model)
+    assert not attached(model)

@@ -6,8 +6,8 @@ import torch
 from pefteach.corpus.batches import Example, collate
 from pefteach.methods import hard_prompt
 from pefteach.methods.hard_prompt import search, with_prompt
-from pefteach.parity.families import DECODERS, make
-from pefteach.train import next_token_loss
+from pefteach.model.loss import next_token_loss
+from pefteach.workshop.parity.families import DECODERS, make
 
 START = [5, 17, 40]
 

@@ -7,14 +7,14 @@ from torch.nn import functional as F
 from contract.checks import refuses
 from pefteach.corpus.batches import Example
 from pefteach.methods import IA3, LoRA, activate, attach
-from pefteach.parity.compare import shake
-from pefteach.parity.families import make
-from pefteach.train import fit
+from pefteach.training.fit import fit
+from pefteach.workshop.parity.compare import shake
+from pefteach.workshop.parity.families import make
 
 
 def test_scales_keys_values_and_the_inside_of_the_feed_forward_network():
     model = make("llama")
-    tensors = attach(model, IA3()).tensors()
+    tensors = attach(model, IA3()).trained_tensors()
     start = "base_model.model.model.layers.0."
     assert {k.removeprefix(start): tuple(t.shape) for k, t in tensors.items() if k.startswith(start)} == {
         "self_attn.k_proj.ia3_l": (32, 1),  # the key heads are half of the query heads
@@ -35,13 +35,17 @@ def test_counts_what_the_formula_says():
     model = make("llama")
     adapter = attach(model, IA3())
     # L · (d_k + d_v + d_ff)
-    assert sum(p.numel() for p in adapter.tensors().values()) == IA3().trained_parameters(model) == 2 * (32 + 32 + 128)
+    assert (
+        sum(p.numel() for p in adapter.trained_tensors().values())
+        == IA3().trained_parameters(model)
+        == 2 * (32 + 32 + 128)
+    )
 
 
 def test_merging_scales_rows_and_their_bias_or_columns():
     model = make("llama")
     adapter = attach(model, IA3())
-    shake(adapter.tensors())
+    shake(adapter.trained_tensors())
     layers = {path: model.get_submodule(path).base_layer for path in adapter.parts}
     before = {path: (layer.weight.clone(), layer.bias.clone()) for path, layer in layers.items()}
     adapter.merge()
@@ -57,7 +61,7 @@ def test_two_multiply_but_one_cannot_stand_beside_lora():
     expected = keys(x)
     for name in ("one", "two"):
         adapter = attach(model, IA3(("k_proj",), ()), name)
-        shake(adapter.tensors(), seed=len(name) + (name == "two"))
+        shake(adapter.trained_tensors(), seed=len(name) + (name == "two"))
         expected = expected * adapter.parts["model.layers.0.self_attn.k_proj"].ia3_l[:, 0]
     activate(model, "one", "two")
     torch.testing.assert_close(model.model.layers[0].self_attn.k_proj(x), expected)
@@ -73,7 +77,7 @@ def test_weight_decay_does_not_pull_it_to_zero():
         model = make("ours")
         adapter = attach(model, IA3())
         fit(model, data, steps=3, lr=1e-2, weight_decay=decay, progress=None)
-        learned.append(adapter.tensors())
+        learned.append(adapter.trained_tensors())
     for key, tensor in learned[0].items():
         assert torch.equal(tensor, learned[1][key]), key
 

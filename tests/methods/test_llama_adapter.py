@@ -12,18 +12,18 @@ from torch import nn
 
 from contract.checks import refuses
 from pefteach.interop import load_adapter, save_adapter
-from pefteach.methods import LlamaAdapter, LoRA, activate, adapters, attach
-from pefteach.parity.compare import loss, shake
-from pefteach.parity.families import LLAMA, make, make_batch
+from pefteach.methods import LlamaAdapter, LoRA, activate, attach, attached
+from pefteach.workshop.parity.compare import loss, shake
+from pefteach.workshop.parity.families import LLAMA, make, make_batch
 
 PATHS = {"ours": "model.layers.1.self_attn", "llama": "model.layers.1.self_attn", "qwen2": "model.layers.1.self_attn",
          "gpt2": "transformer.h.1.attn"}  # fmt: skip
 
 
-def attached(family, gate, tokens=5, layers=1):
+def model_with(family, gate, tokens=5, layers=1):
     model = make(family)
     adapter = attach(model, LlamaAdapter(tokens, layers, gate))
-    shake(adapter.tensors())
+    shake(adapter.trained_tensors())
     return model, adapter
 
 
@@ -72,8 +72,8 @@ def equation(attention, x, allowed, prompt, gate):
 
 def compare_with_the_equation(family, gate):
     """Output, and gradients of prompts and gate, of the adapted attention of a top layer."""
-    model, adapter = attached(family, gate)
-    prompt, own_gate = adapter.tensors().values()
+    model, adapter = model_with(family, gate)
+    prompt, own_gate = adapter.trained_tensors().values()
     seen = []
     adapted = model.get_submodule(PATHS[family])
     adapted.register_forward_hook(lambda _, args, kwargs, out: seen.append((args, kwargs, out[0])), with_kwargs=True)
@@ -107,7 +107,7 @@ def test_computes_the_papers_equation(family, gate):
 def test_at_first_only_the_gate_moves(gate):
     """With g = 0 no gradient can reach the prompts. That is right, and over after one step."""
     model, batch = make("llama"), make_batch("llama")
-    prompt, own_gate = attach(model, LlamaAdapter(5, 1, gate)).tensors().values()
+    prompt, own_gate = attach(model, LlamaAdapter(5, 1, gate)).trained_tensors().values()
     assert own_gate.count_nonzero() == 0 and prompt.std() > 0.8, "prompts start at N(0, 1), gates at 0"
     for first in (True, False):
         loss(lambda: model(**batch).logits, lambda: 0.0, batch).backward()
@@ -119,14 +119,14 @@ def test_at_first_only_the_gate_moves(gate):
 
 def test_only_the_top_layers_have_prompts():
     for layers, blocks in ((1, ["1"]), (2, ["0", "1"])):
-        keys = attached("llama", "scalar", layers=layers)[1].tensors()
+        keys = model_with("llama", "scalar", layers=layers)[1].trained_tensors()
         assert [key.split(".")[4] for key in keys if "prompt" in key] == blocks
 
 
 def test_counts_what_the_formula_says():
     for gate, count in (("scalar", 5 * 64 + 1), ("head", 5 * 64 + 4)):
-        adapter = attached("llama", gate)[1]
-        assert sum(p.numel() for p in adapter.tensors().values()) == count
+        adapter = model_with("llama", gate)[1]
+        assert sum(p.numel() for p in adapter.trained_tensors().values()) == count
     llama_7b = SimpleNamespace(config=SimpleNamespace(hidden_size=4096, num_hidden_layers=32, num_attention_heads=32))
     assert LlamaAdapter(10, 30, "head").trained_parameters(llama_7b) == 1_228_800 + 30 * 32  # the paper's 1.2 million
 
@@ -134,10 +134,10 @@ def test_counts_what_the_formula_says():
 def test_a_lora_on_its_projections_counts_for_the_prompts_too():
     model, batch = make("llama"), make_batch("llama")
     for name, method in (("adapter", LlamaAdapter(5, 1)), ("lora", LoRA(3, 7.0, ["q_proj", "v_proj", "o_proj"]))):
-        shake(attach(model, method, name).tensors())
+        shake(attach(model, method, name).trained_tensors())
     activate(model, "adapter", "lora")
     both = logits(model, batch)
-    adapters(model)["lora"].merge()
+    attached(model)["lora"].merge()
     torch.testing.assert_close(logits(model, batch), both, atol=1e-5, rtol=1e-5)
 
 
@@ -154,7 +154,7 @@ def base_for_peft(family):
 def test_files_travel_both_ways(family, path, tmp_path):
     base, batch = base_for_peft(family), make_batch(family)
     ours, theirs, again = copy.deepcopy(base), copy.deepcopy(base), copy.deepcopy(base)
-    shake(attach(ours, LlamaAdapter(5, 1)).tensors())
+    shake(attach(ours, LlamaAdapter(5, 1)).trained_tensors())
     save_adapter(ours, tmp_path / "ours")
     shapes = {key: tuple(t.shape) for key, t in load_file(tmp_path / "ours" / "adapter_model.safetensors").items()}
     start = f"base_model.model.{path}.adaption_"
@@ -171,7 +171,7 @@ def test_files_travel_both_ways(family, path, tmp_path):
 
 
 def test_a_file_with_a_gate_per_head_is_ours_alone(tmp_path):
-    model, adapter = attached("llama", "head")
+    model, adapter = model_with("llama", "head")
     save_adapter(model, tmp_path)
     with pytest.raises((ValueError, KeyError)):
         PeftModel.from_pretrained(make("llama"), tmp_path)

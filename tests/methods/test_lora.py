@@ -5,8 +5,8 @@ import torch
 from torch.nn import functional as F
 
 from contract.checks import refuses
-from pefteach.methods import LoRA, adapters, attach, detach
-from pefteach.parity.families import make, make_batch
+from pefteach.methods import LoRA, attach, attached, detach
+from pefteach.workshop.parity.families import make, make_batch
 
 
 def loss(model, batch):
@@ -20,7 +20,7 @@ def test_starts_as_the_base_and_trains_b_first():
     adapter = attach(model, LoRA(3, 7.0, ("q_proj", "v_proj")))
     assert torch.equal(model(**batch).logits, before)
     loss(model, batch).backward()
-    for key, parameter in adapter.tensors().items():
+    for key, parameter in adapter.trained_tensors().items():
         if "lora_B" in key:
             assert parameter.grad.abs().max() > 0, "B cannot leave zero"
         else:
@@ -31,7 +31,7 @@ def test_counts_what_the_formula_says(model):
     adapter = attach(model, LoRA(4, 8.0, ("q_proj", "v_proj")))
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     # L · Σ r (in + out): q is 64 -> 64, v is 64 -> 32
-    assert trained == sum(p.numel() for p in adapter.tensors().values()) == 2 * 4 * (64 + 64 + 64 + 32)
+    assert trained == sum(p.numel() for p in adapter.trained_tensors().values()) == 2 * 4 * (64 + 64 + 64 + 32)
 
 
 def test_dropout_only_touches_the_update():
@@ -41,7 +41,7 @@ def test_dropout_only_touches_the_update():
     before = model(**batch).logits
     torch.testing.assert_close(before, model(**batch).logits)  # B is zero: the frozen path sees every input
     with torch.no_grad():
-        for key, p in adapter.tensors().items():
+        for key, p in adapter.trained_tensors().items():
             if "lora_B" in key:
                 p.normal_()
     assert not torch.allclose(model(**batch).logits, model(**batch).logits)
@@ -68,10 +68,10 @@ def test_refuses_wrong_settings_and_changes_nothing(model, method, message):
 
 def test_all_linear_leaves_out_the_head(model):
     attach(model, LoRA(3, 7.0, "all-linear"))
-    assert len(adapters(model)["default"].parts) == 2 * 7
+    assert len(attached(model)["default"].parts) == 2 * 7
     detach(model)
     attach(model, LoRA(3, 7.0, r"model\.layers\.1\..*_proj"))
-    assert len(adapters(model)["default"].parts) == 7
+    assert len(attached(model)["default"].parts) == 7
 
 
 def test_refuses_what_it_does_not_have_in_a_file_of_peft():

@@ -7,17 +7,17 @@ from methods.test_prompt_tuning import logits, ours_opens_pefts, peft_opens_ours
 from pefteach.corpus.batches import Example, collate
 from pefteach.interop import load_adapter, save_adapter
 from pefteach.methods import MultitaskPrompt, attach, detach, multitask_prompt
-from pefteach.parity.compare import shake
-from pefteach.parity.families import make, make_batch
-from pefteach.train import fit
+from pefteach.training.fit import fit
+from pefteach.workshop.parity.compare import shake
+from pefteach.workshop.parity.families import make, make_batch
 
 TASKS = torch.tensor([2, 0, 1])
 
 
-def attached(family="ours", **settings):
+def model_with(family="ours", **settings):
     model = make(family)
     adapter = attach(model, MultitaskPrompt(5, tasks=3, rank=2, **settings))
-    shake(adapter.tensors())
+    shake(adapter.trained_tensors())
     return model, adapter
 
 
@@ -34,13 +34,13 @@ def test_files_open_in_peft_and_pefts_open_here(family, tmp_path):
         "prompt_tuning_init": "RANDOM",
     }  # fmt: skip
     adapter = ours_opens_pefts(settings, family, tmp_path / "theirs", {"task_ids": TASKS})
-    assert adapter.stored().keys() == {"prompt_embeddings", "prefix_task_cols", "prefix_task_rows"}
+    assert adapter.file_tensors().keys() == {"prompt_embeddings", "prefix_task_cols", "prefix_task_rows"}
 
 
 def test_a_file_keeps_the_default_task(tmp_path):
     import peft
 
-    model, adapter = attached(task=1)
+    model, adapter = model_with(task=1)
     batch = make_batch("ours")
     save_adapter(model, tmp_path / "one")
     adapter.task = 2
@@ -55,7 +55,7 @@ def test_a_file_keeps_the_default_task(tmp_path):
 
 def test_counts_what_the_formula_says():
     adapter = attach(make("llama"), MultitaskPrompt(5, tasks=3, rank=1))
-    assert sum(p.numel() for p in adapter.tensors().values()) == 527  # n D + T r (n + D)
+    assert sum(p.numel() for p in adapter.trained_tensors().values()) == 527  # n D + T r (n + D)
 
 
 def test_starts_near_the_shared_prompt():
@@ -66,7 +66,7 @@ def test_starts_near_the_shared_prompt():
 
 
 def test_every_row_gets_the_prompt_of_its_task():
-    model, adapter = attached()
+    model, adapter = model_with()
     batch = make_batch("ours")
     together = logits(model, batch | {"task_ids": TASKS})
     for row, task in enumerate(TASKS.tolist()):
@@ -80,7 +80,7 @@ def test_every_row_gets_the_prompt_of_its_task():
 
 
 def test_training_moves_the_shared_prompt_and_the_task_alone():
-    model, adapter = attached()
+    model, adapter = model_with()
     batch = make_batch("ours")
     model(**batch, task_ids=torch.tensor([1, 1, 1])).logits.sum().backward()
     for factors in (adapter.part.prefix_task_cols, adapter.part.prefix_task_rows):
@@ -90,7 +90,7 @@ def test_training_moves_the_shared_prompt_and_the_task_alone():
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_transformers_generate_takes_the_tasks(family):
-    model, adapter = attached(family)
+    model, adapter = model_with(family)
     ids = make_batch(family)["input_ids"]
     settings = {
         "attention_mask": torch.ones_like(ids), "max_new_tokens": 6, "do_sample": False, "pad_token_id": 0,
@@ -110,7 +110,7 @@ def test_transformers_generate_takes_the_tasks(family):
 
 @pytest.mark.parametrize("task", [None, 0, 2])
 def test_a_target_starts_from_the_sources(task):
-    model, source = attached()
+    model, source = model_with()
     adapter = attach(
         model, MultitaskPrompt(5, tasks=1, rank=2), "target", fill=multitask_prompt.start_from(source, task)
     )
@@ -147,7 +147,7 @@ def test_source_then_target_training(tmp_path):
 
 
 def test_refuses_what_does_not_fit():
-    model, source = attached()
+    model, source = model_with()
     batch = make_batch("ours")
     for wrong in ([0, 1, 3], [0, 1, -1]):
         with pytest.raises(ValueError, match="task_ids must be between 0 and 2, one for every row, not"):

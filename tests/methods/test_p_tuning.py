@@ -7,17 +7,17 @@ from safetensors.torch import load_file
 from methods.test_prompt_tuning import logits, ours_opens_pefts, peft_opens_ours
 from pefteach.interop import load_adapter, save_adapter
 from pefteach.methods import PTuning, attach
-from pefteach.parity.compare import shake
-from pefteach.parity.families import make, make_batch
+from pefteach.workshop.parity.compare import shake
+from pefteach.workshop.parity.families import make, make_batch
 
 BOTH = {"mlp": PTuning(5, hidden=32), "lstm": PTuning(5, "lstm", 32)}
 both = pytest.mark.parametrize("method", BOTH.values(), ids=BOTH)
 
 
-def attached(method, family="ours"):
+def model_with(method, family="ours"):
     model = make(family)
     adapter = attach(model, method)
-    shake(adapter.tensors())
+    shake(adapter.trained_tensors())
     return model, adapter
 
 
@@ -34,13 +34,13 @@ def test_files_open_in_peft_and_pefts_open_here(method, family, tmp_path):
     [(BOTH["mlp"], 5568), (BOTH["lstm"], 58816), (PTuning(5, "lstm", 7, layers=3), None), (PTuning(4), None)],
 )
 def test_counts_what_the_formula_says(method, count):
-    _, adapter = attached(method, "llama")
-    trained = sum(p.numel() for p in adapter.tensors().values())
+    _, adapter = model_with(method, "llama")
+    trained = sum(p.numel() for p in adapter.trained_tensors().values())
     assert trained == method.trained_parameters(make("llama")) and count in (None, trained)
 
 
 def test_the_lstm_reads_both_ways():
-    _, adapter = attached(BOTH["lstm"])
+    _, adapter = model_with(BOTH["lstm"])
     before = adapter.part.vectors().detach()
     for moved, looked_at in ((0, -1), (-1, 0)):
         with torch.no_grad():
@@ -52,12 +52,12 @@ def test_the_lstm_reads_both_ways():
 
 @both
 def test_collapses_to_plain_vectors(method):
-    model, adapter = attached(method)
+    model, adapter = model_with(method)
     batch = make_batch("ours")
     before, raw = logits(model, batch), adapter.part.embedding.weight.detach().clone()
     adapter.collapse()
     assert torch.equal(logits(model, batch), before)
-    assert list(adapter.tensors()) == ["prompt_encoder.embedding.weight"]
+    assert list(adapter.trained_tensors()) == ["prompt_encoder.embedding.weight"]
     assert not torch.allclose(adapter.part.embedding.weight, raw), "what went into the network was kept, not its result"
     adapter.collapse()
     assert torch.equal(logits(model, batch), before), "collapsing twice is not collapsing once"
@@ -67,33 +67,33 @@ def test_collapses_to_plain_vectors(method):
 
 @both
 def test_a_file_holds_the_result_and_loads_as_plain_vectors(method, tmp_path):
-    model, _ = attached(method)
+    model, _ = model_with(method)
     batch = make_batch("ours")
     save_adapter(model, tmp_path)
     stored = load_file(tmp_path / "adapter_model.safetensors")
     assert {key: tuple(t.shape) for key, t in stored.items()} == {"prompt_embeddings": (5, 64)}
     other = make("ours")
     loaded = load_adapter(other, tmp_path)
-    assert list(loaded.tensors()) == ["prompt_encoder.embedding.weight"]
+    assert list(loaded.trained_tensors()) == ["prompt_encoder.embedding.weight"]
     assert torch.equal(logits(other, batch), logits(model, batch))
 
 
 def test_dropout_does_not_get_into_a_file():
-    model, adapter = attached(PTuning(5, "lstm", 32, dropout=0.5))
+    model, adapter = model_with(PTuning(5, "lstm", 32, dropout=0.5))
     model.train()
     assert not torch.equal(adapter.part.vectors(), adapter.part.vectors()), "there is no dropout to keep out"
-    first = adapter.stored()["prompt_embeddings"]
-    assert torch.equal(first, adapter.stored()["prompt_embeddings"]) and adapter.part.training
+    first = adapter.file_tensors()["prompt_embeddings"]
+    assert torch.equal(first, adapter.file_tensors()["prompt_embeddings"]) and adapter.part.training
     model.eval()
     torch.testing.assert_close(first, adapter.part.vectors().detach(), atol=1e-6, rtol=1e-5)
 
 
 def test_a_file_that_does_not_fit_leaves_the_network(tmp_path):
-    _, adapter = attached(BOTH["lstm"])
-    names = list(adapter.tensors())
+    _, adapter = model_with(BOTH["lstm"])
+    names = list(adapter.trained_tensors())
     with pytest.raises(ValueError, match=r"prompt_embeddings is \(4, 64\), here \(5, 64\)"):
-        adapter.fill({"prompt_embeddings": torch.zeros(4, 64)})
-    assert list(adapter.tensors()) == names
+        adapter.load_tensors({"prompt_embeddings": torch.zeros(4, 64)})
+    assert list(adapter.trained_tensors()) == names
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,9 @@ from transformers import DynamicCache, LlamaForCausalLM
 from contract.checks import refuses
 from pefteach.interop import load_adapter, save_adapter
 from pefteach.methods import PrefixTuning, attach
-from pefteach.parity.compare import shake
-from pefteach.parity.families import make, make_batch
-from pefteach.transformer import KVCache
+from pefteach.model.decoder import KVCache
+from pefteach.workshop.parity.compare import shake
+from pefteach.workshop.parity.families import make, make_batch
 
 FAMILIES = ("llama", "qwen2", "gpt2", "bert")
 
@@ -23,10 +23,10 @@ FAMILIES = ("llama", "qwen2", "gpt2", "bert")
 PREFIX = PrefixTuning(5)
 
 
-def attached(family, method=PREFIX):
+def model_with(family, method=PREFIX):
     model = make(family)
     adapter = attach(model, method)
-    shake(adapter.tensors())
+    shake(adapter.trained_tensors())
     return model, adapter
 
 
@@ -43,17 +43,21 @@ def real(values, batch):
 def test_counts_what_the_formula_says(family, direct, with_mlp):
     # n · 2 L G d, with 2 key heads of 4 on Llama; and n G d + (G d + 1) h + (h + 1) 2 L G d
     for method, count in ((PrefixTuning(5), direct), (PrefixTuning(5, mlp_size=32), with_mlp)):
-        adapter = attached(family, method)[1]
-        assert sum(p.numel() for p in adapter.tensors().values()) == count == method.trained_parameters(make(family))
-        assert sum(p.numel() for p in adapter.stored().values()) == direct
+        adapter = model_with(family, method)[1]
+        assert (
+            sum(p.numel() for p in adapter.trained_tensors().values())
+            == count
+            == method.trained_parameters(make(family))
+        )
+        assert sum(p.numel() for p in adapter.file_tensors().values()) == direct
 
 
 def test_the_decoder_computes_what_transformers_does(tmp_path):
     ours = make("ours")
     ours.save_pretrained(tmp_path)
     theirs = LlamaForCausalLM.from_pretrained(tmp_path).eval()
-    tensors = attach(ours, PrefixTuning(5, mlp_size=24)).tensors()
-    peers = attach(theirs, PrefixTuning(5, mlp_size=24)).tensors()
+    tensors = attach(ours, PrefixTuning(5, mlp_size=24)).trained_tensors()
+    peers = attach(theirs, PrefixTuning(5, mlp_size=24)).trained_tensors()
     with torch.no_grad():
         for key, tensor in tensors.items():
             peers[key].copy_(tensor)
@@ -79,7 +83,7 @@ def test_a_prefix_of_zeros_still_takes_its_share():
 
 @pytest.mark.parametrize("family", ["ours", *FAMILIES])
 def test_no_mask_is_a_mask_of_ones_and_given_positions_are_moved(family):
-    model, _ = attached(family)
+    model, _ = model_with(family)
     ids = make_batch(family)["input_ids"]
     plain = logits(model, {"input_ids": ids})
     torch.testing.assert_close(logits(model, {"input_ids": ids, "attention_mask": torch.ones_like(ids)}), plain)
@@ -91,7 +95,7 @@ def test_no_mask_is_a_mask_of_ones_and_given_positions_are_moved(family):
 
 @pytest.mark.parametrize("family, cache", [("ours", KVCache), ("llama", DynamicCache), ("gpt2", DynamicCache)])
 def test_an_empty_cache_gets_the_prefix_once(family, cache):
-    model, _ = attached(family)
+    model, _ = model_with(family)
     batch, cache = make_batch(family, rows=2), cache()
     whole = logits(model, {"input_ids": batch["input_ids"]})
     with torch.no_grad():
@@ -106,7 +110,7 @@ def test_an_empty_cache_gets_the_prefix_once(family, cache):
 @pytest.mark.parametrize("use_cache", [True, False])
 def test_generates_what_peft_generates(family, use_cache):
     base = make(family)
-    model, adapter = attached(family)
+    model, adapter = model_with(family)
     theirs = get_peft_model(base, PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=5)).eval()
     with torch.no_grad():
         theirs.prompt_encoder["default"].embedding.weight.copy_(adapter.part.embedding.weight)
@@ -121,32 +125,34 @@ def test_generates_what_peft_generates(family, use_cache):
 
 def test_without_a_cache_none_comes_back():
     """transformers' generate would go on from whatever cache it is given."""
-    model, _ = attached("llama")
+    model, _ = model_with("llama")
     assert model(**make_batch("llama"), use_cache=False).past_key_values is None
 
 
 def test_collapsing_keeps_the_prefix_and_drops_the_mlp():
-    model, adapter = attached("llama", PrefixTuning(5, mlp_size=24))
+    model, adapter = model_with("llama", PrefixTuning(5, mlp_size=24))
     batch = make_batch("llama")
-    before, stored = logits(model, batch), adapter.stored()["prompt_embeddings"].clone()
-    assert len(adapter.tensors()) == 5 and adapter.to_peft()["prefix_projection"]
+    before, stored = logits(model, batch), adapter.file_tensors()["prompt_embeddings"].clone()
+    assert len(adapter.trained_tensors()) == 5 and adapter.to_peft()["prefix_projection"]
     adapter.collapse()
     adapter.collapse()  # a second time there is nothing to do
-    assert torch.equal(logits(model, batch), before) and torch.equal(adapter.stored()["prompt_embeddings"], stored)
-    assert adapter.tensors().keys() == {"prompt_encoder.embedding.weight"}
+    assert torch.equal(logits(model, batch), before) and torch.equal(
+        adapter.file_tensors()["prompt_embeddings"], stored
+    )
+    assert adapter.trained_tensors().keys() == {"prompt_encoder.embedding.weight"}
     assert not adapter.to_peft()["prefix_projection"]
     trainable = [p for p in model.parameters() if p.requires_grad]
-    assert len(trainable) == 1 and trainable[0] is adapter.tensors()["prompt_encoder.embedding.weight"]
+    assert len(trainable) == 1 and trainable[0] is adapter.trained_tensors()["prompt_encoder.embedding.weight"]
 
 
 def test_stored_values_fit_an_adapter_that_has_its_mlp():
-    stored = attached("llama")[1].stored()
-    model, adapter = attached("llama", PrefixTuning(5, mlp_size=24))
+    stored = model_with("llama")[1].file_tensors()
+    model, adapter = model_with("llama", PrefixTuning(5, mlp_size=24))
     with pytest.raises(ValueError, match=r"prompt_embeddings is \(4, 128\), here \(5, 128\)"):
-        adapter.fill({"prompt_embeddings": torch.zeros(4, 128)})
+        adapter.load_tensors({"prompt_embeddings": torch.zeros(4, 128)})
     assert adapter.part.transform is not None
-    adapter.fill(stored)
-    torch.testing.assert_close(logits(model, make_batch("llama")), logits(attached("llama")[0], make_batch("llama")))
+    adapter.load_tensors(stored)
+    torch.testing.assert_close(logits(model, make_batch("llama")), logits(model_with("llama")[0], make_batch("llama")))
 
 
 def opened_by_peft(base, folder):
@@ -161,7 +167,7 @@ def opened_by_peft(base, folder):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_files_travel_both_ways(family, mlp_size, tmp_path):
     batch, base = make_batch(family), make(family)
-    model, adapter = attached(family, PrefixTuning(5, mlp_size))
+    model, adapter = model_with(family, PrefixTuning(5, mlp_size))
     save_adapter(model, tmp_path / "ours")
     tensors = load_file(tmp_path / "ours" / "adapter_model.safetensors")
     width = 64 if family in ("gpt2", "bert") else 32
@@ -182,7 +188,7 @@ def test_files_travel_both_ways(family, mlp_size, tmp_path):
 
 
 def test_the_file_says_how_it_was_trained(tmp_path):
-    model, _ = attached("llama", PrefixTuning(5, mlp_size=24))
+    model, _ = model_with("llama", PrefixTuning(5, mlp_size=24))
     save_adapter(model, tmp_path)
     config = json.loads((tmp_path / "adapter_config.json").read_text())
     assert (config["peft_type"], config["num_virtual_tokens"]) == ("PREFIX_TUNING", 5)
@@ -222,7 +228,7 @@ def test_refuses_gradient_checkpointing():
 
 @pytest.mark.parametrize("family", ["ours", "gpt2"])
 def test_says_how_long_a_text_may_be(family):
-    model, _ = attached(family)
+    model, _ = model_with(family)
     cache = KVCache() if family == "ours" else DynamicCache()
     with pytest.raises(ValueError, match="5 prompt vectors and 60 tokens are more than the 64 positions"):
         model(input_ids=torch.ones(1, 60, dtype=torch.long), past_key_values=cache)

@@ -8,10 +8,10 @@ from torch.nn import functional as F
 from pefteach.corpus.tokenizer import load_tokenizer
 from pefteach.interop import load_adapter, save_adapter
 from pefteach.methods import PromptTuning, activate, attach
-from pefteach.parity.compare import shake
-from pefteach.parity.families import DECODERS, LLAMA, make, make_batch
+from pefteach.model.decoder import KVCache, generate
 from pefteach.paths import BASE
-from pefteach.transformer import KVCache, generate
+from pefteach.workshop.parity.compare import shake
+from pefteach.workshop.parity.families import DECODERS, LLAMA, make, make_batch
 
 PEFT_KNOWS = ("llama", "qwen2", "gpt2", "bert")
 
@@ -26,7 +26,7 @@ def peft_opens_ours(method, family, folder, inputs=()):
     import peft
 
     ours, batch = make(family), make_batch(family) | dict(inputs)
-    shake(attach(ours, method).tensors())
+    shake(attach(ours, method).trained_tensors())
     save_adapter(ours, folder)
     theirs = peft.PeftModel.from_pretrained(make(family), folder).eval()
     torch.testing.assert_close(logits(theirs, batch)[:, -9:][real(batch)], logits(ours, batch)[real(batch)])
@@ -57,7 +57,7 @@ def real(batch):
 def prompted(family, **settings):
     model = make(family)
     adapter = attach(model, PromptTuning(5, **settings))
-    shake(adapter.tensors())
+    shake(adapter.trained_tensors())
     return model, adapter.part
 
 
@@ -65,12 +65,12 @@ def prompted(family, **settings):
 def test_files_open_in_peft_and_pefts_open_here(family, tmp_path):
     peft_opens_ours(PromptTuning(5), family, tmp_path / "ours")
     settings = {"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 5}
-    assert ours_opens_pefts(settings, family, tmp_path / "theirs").stored().keys() == {"prompt_embeddings"}
+    assert ours_opens_pefts(settings, family, tmp_path / "theirs").file_tensors().keys() == {"prompt_embeddings"}
 
 
 def test_counts_what_the_formula_says():
     adapter = attach(make("llama"), PromptTuning(5))
-    assert sum(p.numel() for p in adapter.tensors().values()) == 5 * 64 and adapter.method.extra_tokens() == 5
+    assert sum(p.numel() for p in adapter.trained_tensors().values()) == 5 * 64 and adapter.method.extra_tokens() == 5
 
 
 @pytest.mark.parametrize("family", ["ours", *PEFT_KNOWS])

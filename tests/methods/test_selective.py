@@ -7,8 +7,9 @@ from torch import nn
 from pefteach.corpus.batches import IGNORE, Example
 from pefteach.measure.parameters import count_parameters
 from pefteach.methods import BitFit, FullFineTuning, LastLayers, Norms, attach
-from pefteach.parity.families import make
-from pefteach.train import fit, next_token_loss
+from pefteach.model.loss import next_token_loss
+from pefteach.training.fit import fit
+from pefteach.workshop.parity.families import make
 
 DATA = [Example(tuple(range(3 + i, 12 + i)), (False,) * 4 + (True,) * 5) for i in range(8)]
 
@@ -55,7 +56,7 @@ def test_dropout_acts_while_training():
 
 
 def test_the_last_block_and_the_final_norm_are_chosen():
-    chosen = set(attach(make("llama"), LastLayers(1)).tensors())
+    chosen = set(attach(make("llama"), LastLayers(1)).trained_tensors())
     assert {name.split(".")[2] for name in chosen if ".layers." in name} == {"1"}
     assert "model.norm.weight" in chosen and not any("embed" in name or "lm_head" in name for name in chosen)
 
@@ -70,18 +71,20 @@ def test_nothing_is_learned_below_the_last_block():
 
 def test_bitfit_trains_biases_alone():
     for family in ("ours", "llama", "gpt2", "bert"):
-        chosen = attach(make(family), BitFit()).tensors()
+        chosen = attach(make(family), BitFit()).trained_tensors()
         assert all(name.endswith("bias") and p.ndim == 1 for name, p in chosen.items())
-    assert len(attach(make("qwen2"), BitFit()).tensors()) == 2 * 3  # Qwen2 has them on q, k and v alone
+    assert len(attach(make("qwen2"), BitFit()).trained_tensors()) == 2 * 3  # Qwen2 has them on q, k and v alone
 
 
 def test_bitfit_on_bare_layers_starts_from_zero_and_says_so_if_there_are_none():
     t5 = make("t5")
     with pytest.raises(ValueError, match="this model has no biases: add zero ones with add_to=, to any of q, k, v"):
         attach(t5, BitFit())
-    assert all(p.eq(0).all() for p in attach(t5, BitFit(("q", "wo"))).tensors().values())
+    assert all(p.eq(0).all() for p in attach(t5, BitFit(("q", "wo"))).trained_tensors().values())
 
 
 def test_norms_are_found_by_kind_in_every_family():
-    counts = {family: len(attach(make(family), Norms()).tensors()) for family in ("ours", "llama", "gpt2", "bert")}
+    counts = {
+        family: len(attach(make(family), Norms()).trained_tensors()) for family in ("ours", "llama", "gpt2", "bert")
+    }
     assert counts == {"ours": 5, "llama": 5, "gpt2": 10, "bert": 12}  # GPT-2's and BERT's have a shift each

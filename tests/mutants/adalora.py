@@ -3,16 +3,16 @@
 import torch
 from torch import nn
 
+from interop.test_weight_files import there_and_back
 from methods import test_adalora as own
-from methods.test_weight_files import there_and_back
 from mutants.mutant import Mutant
-from pefteach.methods import adalora_training
-from pefteach.methods.adalora import AdaLoRA, AdaLoRAPart
-from pefteach.methods.adalora_training import AdaLoRAAdapter
-from pefteach.methods.importance import Importance
-from pefteach.methods.lora import LowRankPart
-from pefteach.methods.method import PartsAdapter
-from pefteach.methods.targets import find_linear, linear_shape
+from pefteach.methods.adalora import AdaLoRA, AdaLoRAPart, training
+from pefteach.methods.adalora.importance import Importance
+from pefteach.methods.adalora.training import AdaLoRAAdapter
+from pefteach.methods.core.low_rank import LowRankPart
+from pefteach.methods.core.targets import find_linear
+from pefteach.methods.core.wrapping import PartsAdapter
+from pefteach.model.modules import linear_shape
 
 right_step = AdaLoRAAdapter.after_step
 ALLOCATOR = (own.test_the_allocator_is_pefts_at_every_step,)
@@ -100,7 +100,7 @@ def lambda_only(self):
 
 
 def after_zero_grad(self, step, steps):
-    for p in self.tensors().values():
+    for p in self.trained_tensors().values():
         p.grad.zero_()
     right_step(self, step, steps)
 
@@ -161,7 +161,7 @@ def shrinks_during_warmup(step, start, end, first, last):
 
 def budget(wrong):
     def patch_budget(patch):
-        patch.setattr(adalora_training, "budget", wrong)
+        patch.setattr(training, "budget", wrong)
         patch.setattr(own, "budget", wrong)
 
     return patch_budget
@@ -174,12 +174,12 @@ def per_layer(patch):
         each = count // len(scores)
         return [score >= score.topk(each).values[-1] for score in scores]
 
-    patch.setattr(adalora_training, "most_important", most_important)
+    patch.setattr(training, "most_important", most_important)
 
 
 def keeps_the_least_important(patch):
-    right = adalora_training.most_important
-    patch.setattr(adalora_training, "most_important", lambda scores, count: right([-score for score in scores], count))
+    right = training.most_important
+    patch.setattr(training, "most_important", lambda scores, count: right([-score for score in scores], count))
 
 
 def goes_on_choosing(self, step, steps):
@@ -188,7 +188,7 @@ def goes_on_choosing(self, step, steps):
     right_step(self, min(step, end - 1), steps)
     if step >= end:
         scores = [part.importance.scores() for part in self.parts.values()]
-        masks = adalora_training.most_important(scores, self.method.target_rank * len(scores))
+        masks = training.most_important(scores, self.method.target_rank * len(scores))
         for part, mask in zip(self.parts.values(), masks):
             part.kept.copy_(mask)
             part.lora_E.masked_fill_(~mask[:, None], 0.0)
@@ -246,8 +246,8 @@ def file_without_a_pattern(patch):
 
 
 def stores_what_is_dropped(patch):
-    patch.setattr(AdaLoRAAdapter, "stored", PartsAdapter.stored)
-    patch.setattr(AdaLoRAAdapter, "fill", PartsAdapter.fill)
+    patch.setattr(AdaLoRAAdapter, "file_tensors", PartsAdapter.file_tensors)
+    patch.setattr(AdaLoRAAdapter, "load_tensors", PartsAdapter.load_tensors)
 
 
 def scale_of_the_pruned_rank_after_loading(patch):
@@ -296,7 +296,7 @@ MUTANTS = [
     Mutant("starts P, Λ and Q at zero", "AdaLoRA", nothing_starts_random,
            checks=(own.test_learns_from_the_first_step,)),
     Mutant("forgets importance when training is interrupted", "AdaLoRA",
-           lambda patch: patch.setattr(PartsAdapter, "state", lambda self: {}), "ours"),
+           lambda patch: patch.setattr(PartsAdapter, "training_state", lambda self: {}), "ours"),
     Mutant("forgets the rank pattern in the file", "AdaLoRA", file_without_a_pattern, checks=(pruned_files,)),
     Mutant("stores triplets that were dropped", "AdaLoRA", stores_what_is_dropped, checks=(pruned_files,)),
     Mutant("allocates for adapters that are switched off", "AdaLoRA", allocates_for_adapters_that_are_off,

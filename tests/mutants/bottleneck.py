@@ -7,15 +7,15 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from methods import test_bottleneck as particular
+from methods.core import test_bottleneck as particular
 from mutants.mutant import Mutant
 from pefteach.interop import adapters_files
 from pefteach.methods import HoulsbyAdapters, ParallelAdapters, PfeifferAdapters, bottleneck, sites
-from pefteach.methods.bottleneck import BottleneckPart, StreamPart
+from pefteach.methods.core.bottleneck import BottleneckPart, StreamPart
 from pefteach.methods.houlsby import HoulsbyPart
 from pefteach.methods.parallel import ParallelPart
 from pefteach.methods.pfeiffer import PfeifferNormPart, PfeifferPart
-from pefteach.parity import reference
+from pefteach.workshop.parity import reference
 
 
 def adding(wrong):
@@ -105,10 +105,10 @@ def on_the_whole_block(patch):
     def names(adapter, name):
         key = lambda k: k.removeprefix("base_model.model.").replace("adapter_down.", "adapter_down.0.")
         place = lambda k: k.replace("adapter_", f"output_adapters.adapters.{name}.adapter_", 1)
-        return {k: place(key(k)) for k in adapter.stored()}
+        return {k: place(key(k)) for k in adapter.file_tensors()}
 
     patch.setattr(PfeifferAdapters, "build", build)
-    patch.setattr("pefteach.parity.reference.library_names", names)
+    patch.setattr("pefteach.workshop.parity.reference.library_names", names)
 
 
 def before_the_dropout(patch):
@@ -174,13 +174,13 @@ def rounded_reduction(config, method, model):
 
 
 def loads_what_fits(patch):
-    right = bottleneck.PartsAdapter.fill
+    right = bottleneck.PartsAdapter.load_tensors
 
-    def fill(self, tensors):
-        wanted = self.stored()
+    def load_tensors(self, tensors):
+        wanted = self.file_tensors()
         right(self, {**wanted, **{key: t for key, t in tensors.items() if key in wanted}})
 
-    patch.setattr(bottleneck.PartsAdapter, "fill", fill)
+    patch.setattr(bottleneck.PartsAdapter, "load_tensors", load_tensors)
 
 
 def in_the_base_precision(patch):

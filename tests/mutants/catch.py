@@ -13,9 +13,9 @@ from tqdm import tqdm
 
 from contract.checks import CHECKS
 from mutants.mutant import Mutant
-from pefteach.bench.measure import machine
-from pefteach.parity.cases import CASES
-from pefteach.parity.compare import compare, quiet
+from pefteach.workshop.bench.measure import machine
+from pefteach.workshop.parity.cases import CASES
+from pefteach.workshop.parity.compare import compare, quiet
 
 
 def all_mutants() -> list[Mutant]:

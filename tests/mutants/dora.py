@@ -4,8 +4,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from interop.test_weight_files import there_and_back
 from methods import test_dora as own
-from methods.test_weight_files import there_and_back
 from mutants.mutant import Mutant, on
 from pefteach.methods.dora import DoRA, DoRAPart
 from pefteach.methods.lora import LoRAPart
@@ -188,6 +188,6 @@ MUTANTS = [
     Mutant("stores m under its live name in peft", "DoRA", stores_m_as_a_module, checks=(files,)),
     Mutant("forgets m in the formula", "DoRA",
            lambda patch: patch.delattr(DoRA, "trained_parameters")),
-    Mutant("may stand beside LoRA on one layer", "DoRA", lambda patch: patch.setattr(DoRAPart, "combines", "adds"),
+    Mutant("may stand beside LoRA on one layer", "DoRA", lambda patch: patch.setattr(DoRAPart, "composes_as", "adds"),
            checks=(beside_lora,)),
 ]  # fmt: skip

@@ -3,13 +3,13 @@
 import torch
 from torch import nn
 
+from interop.test_weight_files import there_and_back
 from methods import test_ia3 as own
-from methods.test_weight_files import there_and_back
 from mutants.mutant import Mutant
 from pefteach.methods import ia3
+from pefteach.methods.core.wrapping import Part, PartsAdapter
 from pefteach.methods.ia3 import IA3, IA3Part
-from pefteach.methods.method import Part, PartsAdapter
-from pefteach.methods.targets import linear_shape
+from pefteach.model.modules import linear_shape
 
 
 def files():
@@ -78,8 +78,8 @@ def before_the_activation(patch):
     """silu(l ⊙ gate(x)) ⊙ up(x): the vector of down_proj acts where the gate comes out."""
 
     class Adapter(PartsAdapter):
-        def tensors(self):
-            return {key.replace("gate_proj", "down_proj"): p for key, p in super().tensors().items()}
+        def trained_tensors(self):
+            return {key.replace("gate_proj", "down_proj"): p for key, p in super().trained_tensors().items()}
 
     class OnOutput(IA3Part):
         def forward(self, call, x):
@@ -165,14 +165,14 @@ MUTANTS = [
     Mutant("forgets in merging that Conv1D is transposed", "IA3",
            lambda patch: patch.setattr(IA3Part, "merged_weight", lambda self, layer: layer.weight * self.ia3_l),
            "gpt2"),
-    Mutant("lets weight decay pull l to zero", "IA3", lambda patch: patch.setattr(IA3, "decays", True),
+    Mutant("lets weight decay pull l to zero", "IA3", lambda patch: patch.setattr(IA3, "allows_weight_decay", True),
            checks=(own.test_weight_decay_does_not_pull_it_to_zero,)),
     Mutant("stores (1, out) and (in, 1)", "IA3", shapes_swapped, checks=(files,)),
     Mutant("has in numbers for an output and out numbers for an input", "IA3", sides_swapped),
     Mutant("keeps l in the base's half precision", "IA3", half_precision),
-    Mutant("cannot stand beside another (IA)³", "IA3", lambda patch: patch.setattr(IA3Part, "combines", None),
+    Mutant("cannot stand beside another (IA)³", "IA3", lambda patch: patch.setattr(IA3Part, "composes_as", None),
            checks=(own.test_two_multiply_but_one_cannot_stand_beside_lora,)),
     Mutant("may stand beside LoRA, in an order that nobody chose", "IA3",
-           lambda patch: patch.setattr(IA3Part, "combines", "adds"),
+           lambda patch: patch.setattr(IA3Part, "composes_as", "adds"),
            checks=(own.test_two_multiply_but_one_cannot_stand_beside_lora,)),
 ]  # fmt: skip

@@ -7,9 +7,9 @@ from torch.nn import functional as F
 from methods import test_llama_adapter as particular
 from mutants.mutant import Mutant
 from pefteach.methods import llama_adapter
+from pefteach.methods.core.positions import NumberingPart
 from pefteach.methods.llama_adapter import LlamaAdapterPart
-from pefteach.methods.positions import NumberingPart
-from pefteach.transformer import Config, RotaryEmbedding, rotate
+from pefteach.model.decoder import Config, RotaryEmbedding, rotate
 
 
 def replacing(name, wrong):

@@ -7,8 +7,8 @@ from torch.nn import functional as F
 
 from methods import test_lora as particular
 from mutants.mutant import Mutant
+from pefteach.methods.core.wrapping import PartsAdapter
 from pefteach.methods.lora import LoRA, LoRAPart
-from pefteach.methods.method import PartsAdapter
 
 
 def forward(wrong):
@@ -61,7 +61,7 @@ def merges_twice(patch):
     def merge(self):
         right(self)
         self.merged = False
-        self._show(True)  # the parts still act beside the merged weight
+        self._set_active(True)  # the parts still act beside the merged weight
 
     patch.setattr(PartsAdapter, "merge", merge)
 
@@ -71,8 +71,10 @@ def stays_merged(patch):
 
 
 def saves_the_base_too(patch):
-    right = PartsAdapter.stored
-    patch.setattr(PartsAdapter, "stored", lambda self: right(self) | {"base": next(iter(self.model.parameters()))})
+    right = PartsAdapter.file_tensors
+    patch.setattr(
+        PartsAdapter, "file_tensors", lambda self: right(self) | {"base": next(iter(self.model.parameters()))}
+    )
 
 
 def optimiser_holds_the_base(patch):

@@ -41,12 +41,12 @@ def averages_the_products(patch):
     """The mean of the U_k V_k, cut back to rank r by an SVD, instead of the means of U and V."""
 
     def start_from(source, task=None):
-        stored = dict(source.stored())
+        stored = dict(source.file_tensors())
         U, V = stored["prefix_task_cols"].detach(), stored["prefix_task_rows"].detach()
         left, size, right = torch.linalg.svd((U @ V).mean(0))
         r = U.shape[-1]
         stored |= {"prefix_task_cols": (left[:, :r] * size[:r])[None], "prefix_task_rows": right[:r][None]}
-        return lambda target: target.fill(stored)
+        return lambda target: target.load_tensors(stored)
 
     patch.setattr(multitask_prompt, "start_from", start_from)
 
@@ -57,9 +57,9 @@ def starts_from_the_first(patch):
 
 
 def saves_the_product(patch):
-    right = MultitaskAdapter.stored
+    right = MultitaskAdapter.file_tensors
     patch.setattr(
-        MultitaskAdapter, "stored", lambda self: right(self) | {"prompt_embeddings": self.part.vectors().detach()}
+        MultitaskAdapter, "file_tensors", lambda self: right(self) | {"prompt_embeddings": self.part.vectors().detach()}
     )
 
 

@@ -17,7 +17,7 @@ class Mutant:
 
     Attributes:
         wrong: what is wrong with it, in a few words.
-        case: the method it is a wrong version of, a key of ``pefteach.parity.cases.CASES``.
+        case: the method it is a wrong version of, a key of ``pefteach.workshop.parity.cases.CASES``.
         patch: makes the package wrong; pytest undoes it.
         family: the model it is looked for on.
         checks: tests of this technique alone that look for it too, besides parity and the contract.

@@ -5,8 +5,8 @@ from torch import nn
 
 from methods import test_p_tuning as particular
 from mutants.mutant import Mutant, on
+from pefteach.methods.core.soft_prompt import PromptAdapter, PromptPart
 from pefteach.methods.p_tuning import PTuningAdapter, PTuningPart
-from pefteach.methods.soft_prompt import PromptAdapter, PromptPart
 
 FILES = on(particular.test_a_file_holds_the_result_and_loads_as_plain_vectors, method=particular.BOTH["mlp"])
 
@@ -57,21 +57,21 @@ def time_for_batch(self):
 
 
 def stored(wrong):
-    return lambda patch: patch.setattr(PTuningAdapter, "stored", wrong)
+    return lambda patch: patch.setattr(PTuningAdapter, "file_tensors", wrong)
 
 
 def saves_what_goes_in(patch):
     """The file holds H, and the loader runs its own network over it."""
-    stored(PromptAdapter.stored)(patch)
+    stored(PromptAdapter.file_tensors)(patch)
     fills_what_goes_in(patch)
 
 
 def fills_what_goes_in(patch):
-    def fill(self, tensors):
+    def load_tensors(self, tensors):
         with torch.no_grad():
             self.part.embedding.weight.copy_(tensors["prompt_embeddings"])
 
-    patch.setattr(PTuningAdapter, "fill", fill)
+    patch.setattr(PTuningAdapter, "load_tensors", load_tensors)
 
 
 def keeps_the_input(patch):

@@ -6,9 +6,9 @@ from torch import nn
 from methods import test_prefix_tuning as particular
 from mutants.mutant import Mutant
 from pefteach.methods import prefix_tuning
-from pefteach.methods.positions import extend
+from pefteach.methods.core.positions import extend
 from pefteach.methods.prefix_tuning import PrefixAdapter, PrefixPart, PrefixTuning
-from pefteach.transformer import Config, RotaryEmbedding, rotate
+from pefteach.model.decoder import Config, RotaryEmbedding, rotate
 
 
 def replacing(name, wrong):
@@ -143,7 +143,7 @@ def zeros_as_a_neutral_start(patch):
 
 
 def stores_the_embedding(patch):
-    patch.setattr(PrefixAdapter, "stored", lambda self: {"prompt_embeddings": self.part.embedding.weight})
+    patch.setattr(PrefixAdapter, "file_tensors", lambda self: {"prompt_embeddings": self.part.embedding.weight})
 
 
 def drops_the_mlp_alone(patch):
@@ -154,12 +154,12 @@ def drops_the_mlp_alone(patch):
 
 
 def fills_before_the_mlp(patch):
-    patch.setattr(PrefixAdapter, "fill", PrefixAdapter.__mro__[1].fill)
+    patch.setattr(PrefixAdapter, "load_tensors", PrefixAdapter.__mro__[1].load_tensors)
 
 
 def keeps_the_mlp_in_the_file(patch):
-    right = PrefixAdapter.stored
-    patch.setattr(PrefixAdapter, "stored", lambda self: {**right(self), **self.tensors()})
+    right = PrefixAdapter.file_tensors
+    patch.setattr(PrefixAdapter, "file_tensors", lambda self: {**right(self), **self.trained_tensors()})
 
 
 def half_precision(self, model):

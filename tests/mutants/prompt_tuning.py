@@ -6,8 +6,8 @@ from torch import nn
 from methods import test_prompt_tuning as particular
 from mutants.mutant import Mutant, on
 from pefteach.methods import PromptTuning, soft_prompt
-from pefteach.methods.positions import extend
-from pefteach.methods.soft_prompt import PromptAdapter, PromptPart, SoftPrompt
+from pefteach.methods.core.positions import extend
+from pefteach.methods.core.soft_prompt import PromptAdapter, PromptPart, SoftPrompt
 
 
 def forward(
@@ -147,6 +147,6 @@ MUTANTS = [
            checks=(particular.test_starts_as_it_is_told,)),
     Mutant("keeps the prompt in the base's half precision", "prompt tuning", half_precision),
     Mutant("saves a prompt of zeros", "prompt tuning",
-           lambda patch: patch.setattr(PromptAdapter, "stored",
+           lambda patch: patch.setattr(PromptAdapter, "file_tensors",
                                        lambda self: {"prompt_embeddings": self.part.embedding.weight * 0})),
 ]  # fmt: skip

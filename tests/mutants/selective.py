@@ -6,11 +6,14 @@ from torch.nn import functional as F
 
 from methods import test_selective as own
 from mutants.mutant import Mutant
-from pefteach import train
 from pefteach.measure import parameters
-from pefteach.methods import method, selective
+from pefteach.methods import selective
+from pefteach.methods.core.adapter import Adapter
+from pefteach.methods.core.targets import find_blocks, find_linear
+from pefteach.methods.core.tensor_adapter import TensorAdapter
 from pefteach.methods.selective import BitFit, LastLayers
-from pefteach.methods.targets import base_modules, base_parameters, find_blocks, find_linear
+from pefteach.model.modules import base_modules, base_parameters
+from pefteach.training import fit as train
 
 FULL, LAST, BITFIT = "full fine-tuning", "last block", "BitFit"
 real_adamw = torch.optim.AdamW
@@ -110,12 +113,12 @@ def only_the_targets_biases(patch):
 
 
 def keeps_what_it_learned_in_the_base(patch):
-    patch.setattr(method.TensorAdapter, "remove", lambda self: None)
-    patch.setattr(method.TensorAdapter, "switch", method.Adapter.switch)
+    patch.setattr(TensorAdapter, "remove", lambda self: None)
+    patch.setattr(TensorAdapter, "switch", Adapter.switch)
 
 
 def stores_the_base_instead(patch):
-    patch.setattr(method.TensorAdapter, "stored", lambda self: self._stored)
+    patch.setattr(TensorAdapter, "file_tensors", lambda self: self._stored)
 
 
 def formula_forgets_the_new_biases(patch):

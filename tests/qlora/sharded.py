@@ -11,10 +11,10 @@ import accelerate
 import torch
 from torch.distributed.tensor import DTensor
 
-from pefteach.processes import Accelerated
 from pefteach.qlora.run import run
 from pefteach.qlora.settings import Settings
 from pefteach.quant import Linear4bit
+from pefteach.training.processes import Accelerated
 
 
 class Sharding(accelerate.Accelerator):

@@ -10,14 +10,15 @@ import pytest
 import torch
 
 from devices import DEVICES
-from pefteach import checkpoint, train
 from pefteach.methods import LoRA, attach
+from pefteach.model.decoder import Config, Decoder
 from pefteach.paths import ROOT
-from pefteach.processes import Accelerated
-from pefteach.qlora.optimizers import optimizer_for
 from pefteach.qlora.run import run
-from pefteach.train import fit
-from pefteach.transformer import Config, Decoder
+from pefteach.training import checkpoint
+from pefteach.training import fit as train
+from pefteach.training.fit import fit
+from pefteach.training.optimizers import optimizer_for
+from pefteach.training.processes import Accelerated
 from tiny import TINY
 
 bnb = pytest.importorskip("bitsandbytes")

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from pefteach.corpus.batches import IGNORE, Example, collate
-from pefteach.parity.families import make
+from pefteach.model.loss import next_token_loss
 from pefteach.qlora.packing import collate_rows, leaks, pack
-from pefteach.train import evaluate, next_token_loss
+from pefteach.training.fit import evaluate
+from pefteach.workshop.parity.families import make
 
 
 def example(size, seed=0):

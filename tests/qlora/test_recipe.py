@@ -8,14 +8,15 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from devices import DEVICES
-from pefteach.measure.memory import SavedActivations
-from pefteach.methods import adapters, detach
-from pefteach.methods.targets import base_modules
-from pefteach.parity.families import make, make_batch
-from pefteach.qlora.optimizers import optimizer_for
-from pefteach.qlora.recipe import checkpoint_blocks, norms_in_float32, qlora
+from pefteach.memory.count import SavedActivations
+from pefteach.methods import attached, detach
+from pefteach.methods.qlora import norms_in_float32, prepare_qlora
+from pefteach.model.modules import base_modules
+from pefteach.model.recompute import recompute_blocks
 from pefteach.quant import quantise
 from pefteach.quant.load import block_linears, four_bit_weight
+from pefteach.training.optimizers import optimizer_for
+from pefteach.workshop.parity.families import make, make_batch
 
 
 def loss_of(model, batch):
@@ -27,7 +28,7 @@ def shaken(adapter):
     """B away from zero, or A would get no gradient."""
     torch.manual_seed(1)
     with torch.no_grad():
-        for parameter in adapter.tensors().values():
+        for parameter in adapter.trained_tensors().values():
             parameter.add_(torch.randn_like(parameter) * 0.05)
 
 
@@ -36,7 +37,7 @@ def test_every_linear_layer_of_the_blocks_is_in_4_bits_with_lora_beside_it(famil
     model, batch = make(family), make_batch(family)
     four_bit = copy.deepcopy(model)
     quantise(four_bit)
-    adapter = qlora(model, 3, 7.0)
+    adapter = prepare_qlora(model, 3, 7.0)
     layers = block_linears(model)
     assert all(four_bit_weight(layer).kind == "nf4" for layer in layers.values())
     assert set(adapter.parts) == set(layers)
@@ -44,7 +45,7 @@ def test_every_linear_layer_of_the_blocks_is_in_4_bits_with_lora_beside_it(famil
     assert trains and all(".parts." in name for name in trains)
     torch.testing.assert_close(model(**batch).logits, four_bit(**batch).logits)
     with pytest.raises(ValueError, match="rank must be between"):
-        qlora(make(family), 3000)
+        prepare_qlora(make(family), 3000)
 
 
 @pytest.mark.parametrize("family", ["ours", "llama", "gpt2"])
@@ -54,8 +55,8 @@ def test_norms_compute_in_float32_in_a_16_bit_stream(family):
     norms = {path: m for path, m in base_modules(model) if "norm" in type(m).__name__.lower()}
     for path, norm in norms.items():
         norm.register_forward_hook(lambda m, i, o, path=path: exact.__setitem__(path, (i[0].detach(), o.detach())))
-    adapter = qlora(model, 3, 7.0, lora_dtype=torch.bfloat16)
-    assert {p.dtype for p in adapter.tensors().values()} == {torch.bfloat16}
+    adapter = prepare_qlora(model, 3, 7.0, lora_dtype=torch.bfloat16)
+    assert {p.dtype for p in adapter.trained_tensors().values()} == {torch.bfloat16}
     assert norms and all(p.dtype == torch.float32 for norm in norms.values() for p in norm.parameters())
     copied = copy.deepcopy(model)
     logits = model(**batch).logits
@@ -78,7 +79,7 @@ def test_a_32_bit_model_keeps_its_norms_as_they_are():
 
 def checkpointed(family="llama", **settings):
     model, batch = make(family).train(), make_batch(family)
-    shaken(qlora(model, 3, 7.0, **settings))
+    shaken(prepare_qlora(model, 3, 7.0, **settings))
     model.config.use_cache = False
     return model, batch
 
@@ -113,7 +114,7 @@ def test_the_older_kind_gives_no_gradients_without_input_gradients():
 
 def test_a_model_that_cannot_recompute_is_refused():
     with pytest.raises(ValueError, match="Decoder cannot recompute its blocks: train it without checkpointing"):
-        checkpoint_blocks(make("ours"))
+        recompute_blocks(make("ours"))
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -122,12 +123,12 @@ def test_twenty_steps_like_bitsandbytes_and_peft(device):
     peft = pytest.importorskip("peft")
     batch, settings = {key: value.to(device) for key, value in make_batch("llama").items()}, dict(lr=1e-2)
     ours = make("llama").train()
-    adapter = qlora(ours, 3, 7.0)
+    adapter = prepare_qlora(ours, 3, 7.0)
     theirs = quantise(make("llama"), "bitsandbytes", double_quantisation=True)
     theirs = peft.prepare_model_for_kbit_training(theirs, use_gradient_checkpointing=False)
     config = peft.LoraConfig(r=3, lora_alpha=7.0, target_modules="all-linear", task_type="CAUSAL_LM")
     theirs = peft.get_peft_model(theirs, config).train()
-    tensors = {key.replace(".weight", ".default.weight"): p for key, p in adapter.tensors().items()}
+    tensors = {key.replace(".weight", ".default.weight"): p for key, p in adapter.trained_tensors().items()}
     peers = {name: p for name, p in theirs.named_parameters() if p.requires_grad}
     assert peers.keys() == tensors.keys()
     with torch.no_grad():
@@ -153,9 +154,9 @@ def test_twenty_steps_like_bitsandbytes_and_peft(device):
 def test_detaching_leaves_the_4_bit_model():
     model, batch = quantise(make("llama")), make_batch("llama")
     before = model(**batch).logits
-    shaken(qlora(model, 3, 7.0))
+    shaken(prepare_qlora(model, 3, 7.0))
     assert not torch.equal(model(**batch).logits, before)
-    assert list(adapters(model)) == ["default"]
+    assert list(attached(model)) == ["default"]
     detach(model)
     assert torch.equal(model(**batch).logits, before)
 

@@ -13,13 +13,13 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from pefteach import train
 from pefteach.paths import BASE, ROOT
 from pefteach.qlora.instructions import encode_instruction
 from pefteach.qlora.run import TRAINING, read, run
 from pefteach.qlora.settings import CHOICES
 from pefteach.quant import quantise
 from pefteach.quant.load import BACKENDS
+from pefteach.training import fit as train
 
 CONFIG = ROOT / "pefteach" / "qlora" / "accelerate" / "cpu.yaml"
 LAUNCH = ["-m", "accelerate.commands.launch", "--config_file", CONFIG, "--main_process_port", "0", "-m", "pefteach"]

@@ -15,7 +15,8 @@ from unittest.mock import patch
 
 import torch
 
-from pefteach.quant import fused, quantise_4bit
+from pefteach.quant import quantise_4bit
+from pefteach.quant.fast import fused
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 

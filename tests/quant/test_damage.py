@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from pefteach.parity.families import make, make_batch
 from pefteach.quant import quantise
 from pefteach.quant.damage import GRIDS, damaged
 from pefteach.quant.load import block_linears
+from pefteach.workshop.parity.families import make, make_batch
 
 
 @pytest.mark.parametrize("family", ["ours", "gpt2"])

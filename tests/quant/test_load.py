@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from pefteach.base import load_base
 from pefteach.measure.parameters import count_parameters
 from pefteach.methods import BitFit, DoRA, FullFineTuning, LastLayers, LoRA, attach, detach
-from pefteach.parity.families import make, make_batch
+from pefteach.model.base import load_base
 from pefteach.quant import Linear4bit, dequantise, load_in_4bit, quantise
 from pefteach.quant.load import block_linears, four_bit_weight, guard
+from pefteach.workshop.parity.families import make, make_batch
 from quant import peer
 
 FAMILIES = ("ours", "llama", "gpt2", "bert", "t5")
@@ -93,7 +93,7 @@ def test_merging_is_into_a_dequantised_copy(family, backend):
     bare = model(**batch).logits
     adapter = attach(model, LoRA(3, 7.0, "all-linear"))
     with torch.no_grad():
-        for parameter in adapter.tensors().values():
+        for parameter in adapter.trained_tensors().values():
             parameter.add_(torch.randn_like(parameter) * 0.1)
     wanted = model(**batch).logits
     with pytest.raises(ValueError, match=r"is in few bits: call pefteach.quant.dequantise\(model\) first"):

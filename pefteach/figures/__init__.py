@@ -1,1 +1,0 @@
-"""Pure functions from numbers to pictures: ``draw_…(figure, numbers)``. Lessons and explorers both call them."""

@@ -1,0 +1,74 @@
+"""What a notebook of exercises calls: ``check``, ``hint``, ``solution`` and ``progress``, by an exercise's name."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import torch
+
+from pefteach.exercises.engine import judge
+from pefteach.exercises.progress import Progress
+from pefteach.exercises.subject import Subject
+from pefteach.exercises.verdict import CANNOT_CHECK, RIGHT, WRONG, Note, Verdict, verdict
+from pefteach.exercises.worker import Worker
+from pefteach.lessons.catalogue import SETS, find
+
+
+def check(name: str, *, seed: int = 0, namespace: dict[str, Any] | None = None) -> Verdict:
+    """Check what the notebook defines under an exercise's name. It never raises.
+
+    Args:
+        name: the exercise, such as "lora_forward".
+        seed: other seeds try other numbers and shapes; the same seed tries the same ones again.
+        namespace: where to look; by default where the call stands, which in a notebook is the notebook.
+    """
+    namespace = sys._getframe(1).f_globals if namespace is None else namespace
+    try:
+        exercise = find(name)
+    except ValueError as error:
+        return verdict(CANNOT_CHECK, str(name), str(error))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        result = judge(exercise, Subject(Worker(namespace).do), seed)
+    Progress().record(name, result.status)
+    return result
+
+
+def hint(name: str) -> Note:
+    """The next hint for an exercise; after the last one, the last one again."""
+    try:
+        exercise = find(name)
+    except ValueError as error:
+        return Note(f"! No hint: {name}", str(error))
+    count = len(exercise.hints)
+    number = min(Progress().next_hint(name), count)
+    more = f"hint({name!r}) gives another." if number < count else f"That was the last; there is solution({name!r})."
+    return Note(f"Hint {number} of {count}: {name}", f"{exercise.hints[number - 1]}\n{more}")
+
+
+def solution(name: str) -> Note:
+    """One right answer, once there has been an attempt."""
+    try:
+        exercise = find(name)
+    except ValueError as error:
+        return Note(f"! No solution: {name}", str(error))
+    progress = Progress()
+    if not progress.attempted(name):
+        return Note(f"… Not yet: {name}", f"Try it first, and run check({name!r}): even a wrong answer will do.")
+    progress.saw_solution(name)
+    return Note(f"One right answer: {name}", exercise.remark, tuple(exercise.reference.splitlines()))
+
+
+def progress() -> Note:
+    """Which exercises are right already."""
+    stored, lines, done = Progress(), [], 0
+    for group in SETS:
+        lines.append(group.lesson)
+        for exercise in group.exercises:
+            entry = stored.entry(exercise.name)
+            done += entry["status"] == RIGHT
+            mark = {RIGHT: "✓", WRONG: "✗"}.get(entry["status"], "…")
+            tries = f" (tries: {entry['tries']})" if entry["tries"] else ""
+            lines.append(f"  {mark} {exercise.name}: {entry['status']}{tries}")
+    return Note("Your progress", f"{done} of {sum(len(group.exercises) for group in SETS)} are right.", tuple(lines))

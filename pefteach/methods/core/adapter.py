@@ -1,0 +1,162 @@
+"""A method is a description, such as ``LoRA(rank=8)``; an adapter is that method on one model, under a name.
+
+``attach`` (in ``attach.py``) turns the one into the other. There are two kinds of adapter:
+
+* :class:`~pefteach.methods.core.wrapping.PartsAdapter` puts new, trained modules ("parts") around modules of the base;
+* :class:`~pefteach.methods.core.tensor_adapter.TensorAdapter` trains tensors that the base already has.
+
+``fit`` calls :meth:`Adapter.after_step` after every step, and adds :meth:`Adapter.penalty` to the loss. AdaLoRA, whose
+ranks change while training, needs both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from pefteach.model.modules import ADAPTERS
+
+
+class Method:
+    """The description of a technique: a dataclass of its settings. Subclasses say how to build the adapter."""
+
+    peft_type: ClassVar[str | None] = None  # peft's name for it, None where peft does not have it
+
+    formula: ClassVar[str] = ""  # how many parameters it trains, in the paper's symbols
+    starts_as_base: ClassVar[bool] = True  # whether a fresh adapter leaves the model's output as it was
+    can_merge: ClassVar[bool] = False  # whether it can be written into the base's weights
+    allows_weight_decay: ClassVar[bool] = True  # whether weight decay may pull its matrices towards zero
+
+    def trained_parameters(self, model: nn.Module) -> int:
+        """The value of ``formula`` on this model, from its shapes alone."""
+        raise NotImplementedError
+
+    def extra_tokens(self) -> int:
+        """By how many tokens it lengthens the sequence, or the cache."""
+        return 0
+
+    def build(self, model: nn.Module, name: str) -> Adapter:
+        """Make the adapter without touching the model, or raise a ValueError that says why it cannot apply."""
+        raise NotImplementedError
+
+    def to_peft(self) -> dict:
+        """Its settings as ``adapter_config.json`` has them; a method that peft lacks says which it is."""
+        return {"peft_type": None, "method": type(self).__name__, **asdict(self)}  # type: ignore[call-overload]
+
+    @classmethod
+    def reads(cls, config: dict) -> bool:
+        """Whether an ``adapter_config.json`` describes this method."""
+        return (config.get("peft_type") or config.get("method", "")) in (cls.peft_type, cls.__name__)
+
+    @classmethod
+    def from_peft(cls, config: dict) -> Method:
+        """The method that an ``adapter_config.json`` describes."""
+        return cls(**{field.name: config[field.name] for field in fields(cls)})  # type: ignore[arg-type]
+
+
+class Adapter:
+    """A method attached to a model under a name."""
+
+    def __init__(self, method: Method, model: nn.Module, name: str):
+        self.method, self.model, self.name, self.active, self.merged = method, model, name, False, False
+
+    def trained_tensors(self) -> dict[str, nn.Parameter]:
+        """What is trained, under peft's names."""
+        raise NotImplementedError
+
+    def to_peft(self) -> dict:
+        """Its ``adapter_config.json``; a method whose shape changes while training says here what it has become."""
+        return self.method.to_peft()
+
+    def file_tensors(self) -> Mapping[str, Tensor]:
+        """What goes into a file, under peft's names."""
+        return self.trained_tensors()
+
+    @torch.no_grad()
+    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take over stored values.
+
+        Raises:
+            ValueError: names or shapes other than this adapter's; nothing has changed then.
+        """
+        wanted = self.file_tensors()
+        missing, extra = sorted(wanted.keys() - tensors.keys()), sorted(tensors.keys() - wanted.keys())
+        if missing or extra:
+            raise ValueError(
+                f"does not fit this model: missing {missing or 'nothing'}, unexpected {extra or 'nothing'}"
+            )
+        for key, tensor in tensors.items():
+            if tensor.shape != wanted[key].shape:
+                here, there = tuple(wanted[key].shape), tuple(tensor.shape)
+                raise ValueError(f"is for another model: {key} is {there}, here {here}")
+        for key, tensor in tensors.items():
+            wanted[key].copy_(tensor)
+
+    def training_state(self) -> Mapping[str, Tensor]:
+        """What it remembers from step to step besides ``tensors()``; a checkpoint of the training keeps it."""
+        return {}
+
+    def conflict_with(self, other: Adapter) -> str | None:
+        """The place where this adapter and another, active together, would depend on their order; None if nowhere."""
+        return None
+
+    def insert(self) -> None:
+        """Put it into the model, not active yet."""
+
+    def remove(self) -> None:
+        """Take it out again."""
+
+    def switch(self, on: bool) -> None:
+        """Let it act, or not."""
+        self.active = on
+        for parameter in self.trained_tensors().values():
+            parameter.requires_grad_(on)
+
+    def penalty(self) -> Tensor | float:
+        """A term for the training loss."""
+        return 0.0
+
+    def after_step(self, step: int, steps: int) -> None:
+        """Called after optimiser step number ``step`` of ``steps``, while the gradients are still there."""
+
+    def merge(self) -> None:
+        """Write the adapter's effect into the base's weights, so that it costs nothing to run."""
+        raise ValueError(f"{type(self.method).__name__} changes no weight matrix, so there is nothing to merge")
+
+    def unmerge(self) -> None:
+        """Bring the base's own weights back, bit for bit."""
+        raise ValueError(f"adapter {self.name!r} is not merged")
+
+
+@dataclass
+class Registry:
+    adapters: dict[str, Adapter]
+    requires_grad: dict[nn.Parameter, bool]
+
+
+def attached(model: nn.Module) -> dict[str, Adapter]:
+    """The adapters on this model, by name."""
+    registry = model.__dict__.get(ADAPTERS)
+    return registry.adapters if registry else {}
+
+
+def find_adapter(model: nn.Module, name: str) -> Adapter:
+    """The adapter of that name.
+
+    Raises:
+        ValueError: none has it.
+    """
+    known = attached(model)
+    if name not in known:
+        raise ValueError(f"no adapter named {name!r} here; attached are: {', '.join(known) or 'none'}")
+    return known[name]
+
+
+def check_dropout(dropout: float) -> None:
+    """Refuse, with a ValueError, a dropout that is not a share below 1."""
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout must be at least 0 and below 1, not {dropout}")

@@ -1,0 +1,73 @@
+"""Look through a model of any family, as if no adapter were there.
+
+An adapter that stands around a module of the base keeps that module as ``base_layer``, as in peft. What stands around
+the model itself is a module called ``adapted_call``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch import Tensor, nn
+
+ADAPTED_CALL = "adapted_call"
+ADAPTERS = "_pefteach"  # the attribute in which a model keeps what is attached to it
+
+
+def has_adapters(model: nn.Module) -> bool:
+    """Whether anything is attached to this model."""
+    return ADAPTERS in model.__dict__
+
+
+def unwrapped(module: nn.Module) -> Any:
+    """The base's own module, whether this is it or an adapter's around it."""
+    return module._modules.get("base_layer", module)
+
+
+def plain_module(model: nn.Module, path: str) -> Any:
+    """The base's own module at a path, whether or not adapters wrap it."""
+    return unwrapped(model.get_submodule(path))
+
+
+def base_modules(model: nn.Module, path: str = "") -> Iterator[tuple[str, nn.Module]]:
+    """Every module of the base with its path, as if no adapter were there."""
+    for name, child in model.named_children():
+        if name == ADAPTED_CALL:
+            continue
+        child = unwrapped(child)
+        full = f"{path}.{name}" if path else name
+        yield full, child
+        yield from base_modules(child, full)
+
+
+def base_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Every parameter of the base with its name, as if no adapter were there (a tied one once)."""
+    found: dict[str, nn.Parameter] = {}
+    for path, module in [("", model), *base_modules(model)]:
+        for name, parameter in module.named_parameters(recurse=False):
+            if not any(parameter is seen for seen in found.values()):
+                found[f"{path}.{name}" if path else name] = parameter
+    return found
+
+
+def linear_shape(layer: Any) -> tuple[int, int]:
+    """(in, out) of a linear layer. GPT-2's ``Conv1D`` stores its weight as (in, out), ``nn.Linear`` as (out, in)."""
+    return (layer.in_features, layer.out_features) if isinstance(layer, nn.Linear) else tuple(layer.weight.shape)
+
+
+def output_layer(model: Any) -> nn.Module | None:
+    """The layer that scores the vocabulary; None in a model that has none."""
+    head = getattr(model, "get_output_embeddings", lambda: getattr(model, "lm_head", None))()
+    return head if head is None else unwrapped(head)
+
+
+def plain_state(model: nn.Module) -> dict[str, Tensor]:
+    """The model's tensors under the names they have without adapters, and none of the adapters'."""
+    state = model.state_dict()
+    return {key.replace("base_layer.", ""): tensor for key, tensor in state.items() if ".parts." not in key}
+
+
+def is_linear(module: nn.Module) -> bool:
+    """Whether a module multiplies by one matrix: ``nn.Linear``, or GPT-2's ``Conv1D``."""
+    return isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"

@@ -1,1 +1,0 @@
-"""Explorers: a question, sliders, and a picture that answers. One file each."""

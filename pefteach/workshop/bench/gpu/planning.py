@@ -1,0 +1,76 @@
+"""How far a rehearsal is from a GPU: the peak that it predicts, and the peak of the step itself."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from pefteach.memory.count import measure_step
+from pefteach.memory.rehearse import rehearse
+from pefteach.methods import LoRA, attach
+from pefteach.methods.qlora import prepare_qlora
+from pefteach.model.decoder import Config
+from pefteach.quant import quantise
+from pefteach.training.optimizers import optimizer_for
+from pefteach.workshop.bench.gpu.device import Gpu
+from pefteach.workshop.bench.gpu.models import hugging_face, random_llama, warm_up
+from pefteach.workshop.bench.gpu.training import ALPHA, RANK
+from pefteach.workshop.bench.measure import Row, row
+
+BAR = 5.0  # percent
+
+
+@dataclass(frozen=True)
+class Case:
+    """A way to train; ``make_ready`` gets a model whose weights are in 4 bits if ``precision`` is "nf4"."""
+
+    make_ready: Callable[[nn.Module], object]
+    precision: str
+    optimizer: str
+
+
+CASES = {
+    "LoRA": Case(lambda model: attach(model, LoRA(RANK, ALPHA, "all-linear")), "bf16", "adamw"),
+    "QLoRA": Case(lambda model: prepare_qlora(model, RANK, ALPHA, checkpointing=True), "nf4", "paged-adamw-32bit"),
+}
+
+
+def measure(gpu: Gpu, name: str, config: Config, batch: int, length: int = 1024) -> list[Row]:
+    """For LoRA and QLoRA, by how many percent the predicted peak misses the measured one."""
+    rows = []
+    for method, case in CASES.items():
+        measured, predicted = real(gpu, config, case, batch, length), predict(gpu, config, case, batch, length)
+        what = f"{name}, {batch} x {length} tokens, {method}: peak {measured / 2**30:.2f} GiB"
+        error = 100 * abs(predicted / measured - 1)
+        rows.append(row(f"{what}, predicted {predicted / 2**30:.2f}", "%", error, BAR))
+    return rows
+
+
+def predict(gpu: Gpu, config: Config, case: Case, batch: int, length: int) -> int:
+    """Bytes. What is paged does not lie in torch's memory."""
+    step = rehearse(
+        hugging_face(config), case.make_ready, batch, length, precision=case.precision, optimizer=case.optimizer
+    )
+    assert step.peak is not None  # a rehearsal always has one
+    return step.peak - (step.paged if gpu.device.type == "cuda" else 0)
+
+
+def real(gpu: Gpu, config: Config, case: Case, batch: int, length: int) -> int:
+    """Bytes: the most that lay in memory while a step was taken, the model included."""
+    warm_up(gpu.device)
+    gc.collect()
+    before = gpu.held()
+    model = random_llama(config, gpu.device)
+    if case.precision == "nf4":
+        quantise(model)
+    case.make_ready(model)
+    ids = torch.zeros(batch, length, dtype=torch.long, device=gpu.device)
+    rows = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids.clone()}
+    gpu.forget()
+    measure_step(model, rows, optimizer_for(case.optimizer, gpu.device)[0])
+    gpu.wait()
+    return gpu.highest() - before

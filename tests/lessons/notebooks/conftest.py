@@ -1,0 +1,28 @@
+"""The lessons as they are stored, one test each."""
+
+import nbformat
+import pytest
+
+from pefteach.paths import COURSE
+from pefteach.workshop.build.lessons import ENVIRONMENT
+
+LESSONS = sorted(COURSE.glob("[0-9][0-9]_*.ipynb"))
+
+
+def pytest_generate_tests(metafunc):
+    if "lesson" in metafunc.fixturenames:
+        metafunc.parametrize("lesson", LESSONS, ids=[path.stem for path in LESSONS])
+
+
+@pytest.fixture
+def notebook(lesson):
+    """The stored notebook of a lesson."""
+    return nbformat.read(lesson, 4)
+
+
+@pytest.fixture(autouse=True)
+def quiet(monkeypatch, tmp_path_factory):
+    """Kernels run as the build runs them."""
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path_factory.getbasetemp() / "ipython"))
