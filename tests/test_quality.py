@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 from pefteach.paths import ROOT
 
@@ -18,6 +19,11 @@ def test_ruff():
 
 def test_types():
     green("mypy")
+
+
+def test_arrows_between_rooms_point_one_way():
+    done = subprocess.run([Path(sys.executable).with_name("lint-imports")], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_the_repository_stays_light():

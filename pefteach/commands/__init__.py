@@ -1,0 +1,1 @@
+"""The commands of ``pefteach``, one thin file each; ``cli.py`` lists them."""

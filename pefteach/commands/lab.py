@@ -9,6 +9,9 @@ import secrets
 import socket
 import tempfile
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from pefteach.paths import COURSE
 
@@ -98,3 +101,11 @@ def options(port: int, browser: bool, token: str, page: str) -> list[str]:
         "--LabApp.check_for_updates_class=jupyterlab.handlers.announcements.NeverCheckForUpdate",
         "--LabApp.extension_manager=readonly",  # the other one lists packages from the network
     ]
+
+
+def lab(
+    port: Annotated[int, typer.Option(help="The port to listen on, on this computer only.")] = 8888,
+    browser: Annotated[bool, typer.Option(help="Open a browser window.")] = True,
+) -> None:
+    """Open the course in JupyterLab."""
+    raise typer.Exit(open_lab(port, browser))

@@ -8,15 +8,13 @@ import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from pefteach.training.optimizers import OPTIMIZERS
-
 RUN = "run.json"
 TRAINING = "training.safetensors"  # what an interrupted run goes on from
 
 CHOICES = {
     "kind": ("nf4", "fp4"),
     "backend": ("auto", "pefteach", "bitsandbytes"),
-    "optimizer": OPTIMIZERS,
+    "optimizer": ("adamw", "paged-adamw-32bit", "paged-adamw-8bit"),
     "schedule": ("constant", "linear", "cosine"),
     "lora_dtype": ("float32", "bfloat16"),
 }

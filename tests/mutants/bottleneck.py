@@ -10,7 +10,8 @@ from torch.nn import functional as F
 from methods.core import test_bottleneck as particular
 from mutants.mutant import Mutant
 from pefteach.interop import adapters_files
-from pefteach.methods import HoulsbyAdapters, ParallelAdapters, PfeifferAdapters, bottleneck, sites
+from pefteach.methods import HoulsbyAdapters, ParallelAdapters, PfeifferAdapters
+from pefteach.methods.core import bottleneck, sites
 from pefteach.methods.core.bottleneck import BottleneckPart, StreamPart
 from pefteach.methods.houlsby import HoulsbyPart
 from pefteach.methods.parallel import ParallelPart

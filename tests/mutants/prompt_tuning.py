@@ -5,7 +5,8 @@ from torch import nn
 
 from methods import test_prompt_tuning as particular
 from mutants.mutant import Mutant, on
-from pefteach.methods import PromptTuning, soft_prompt
+from pefteach.methods import PromptTuning
+from pefteach.methods.core import soft_prompt
 from pefteach.methods.core.positions import extend
 from pefteach.methods.core.soft_prompt import PromptAdapter, PromptPart, SoftPrompt
 
