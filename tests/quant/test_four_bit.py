@@ -13,7 +13,7 @@ def test_equals_bitsandbytes(check):
 
 
 def test_there_are_enough_tensors_of_every_sort():
-    found = checks.trained_tensors()
+    found = checks.tensors()
     assert len(found) >= 50
     assert {x.dim() for _, x, _ in found} == {1, 2, 3}
     assert {x.dtype for _, x, _ in found} == set(checks.DTYPES)

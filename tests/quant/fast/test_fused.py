@@ -93,7 +93,7 @@ class Recorder:
 
 def compiled(name, capability, start):
     """The assembly (PTX) of a kernel as ``start`` would start it. No GPU is needed to compile for one."""
-    from pefteach.quant import kernels
+    from pefteach.quant.fast import kernels
 
     kernel, recorder = getattr(kernels, name), Recorder()
     with pytest.MonkeyPatch.context() as patch:
