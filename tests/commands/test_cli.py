@@ -4,9 +4,9 @@ import subprocess
 import sys
 
 import pytest
-from fakes import block
 from typer.testing import CliRunner
 
+from fakes import block
 from pefteach.commands import cli
 from pefteach.commands.cli import app
 

@@ -3,8 +3,8 @@
 import importlib.metadata
 
 import pytest
-from fakes import block, replace
 
+from fakes import block, replace
 from pefteach.commands import doctor
 from pefteach.commands.doctor import CHECKS, Check, print_report, run
 

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from fakes import block
 
+from fakes import block
 from pefteach.commands import lab
 
 START = """

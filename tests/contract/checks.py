@@ -10,78 +10,29 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from pefteach.corpus.batches import Example
+from helpers import logits, loss, model_with, same, snapshot, train, train_by_hand, trained_numbers
 from pefteach.interop import load_adapter, save_adapter
-from pefteach.methods import Adapter, Method, activate, attach, attached, detach
+from pefteach.methods import activate, attach, attached, detach
 from pefteach.methods.selective import Selective
 from pefteach.model.decoder import generate
-from pefteach.training.fit import fit
 from pefteach.workshop.parity.cases import Case
-from pefteach.workshop.parity.compare import loss, shake
+from pefteach.workshop.parity.compare import shake
 from pefteach.workshop.parity.families import DECODERS, make, make_batch
 
 # Softmax does not see a shift of all its scores, so a key's bias does nothing where positions are not rotated in.
 NO_GRADIENT = {"bert": "attention.self.key.bias"}
 
 
-def model_with(case: Case, family: str, shaken: bool = True) -> tuple[nn.Module, Adapter]:
-    """A model with the case's adapter, its tensors moved off their start values."""
-    model = make(family)
-    adapter = attach(model, case.methods[family])
-    if shaken:
-        shake(adapter.trained_tensors())
-    return model, adapter
-
-
-def logits(model: nn.Module, batch: dict) -> torch.Tensor:
-    with torch.no_grad():
-        return model(**batch).logits
-
-
-def snapshot(model: nn.Module) -> dict[str, torch.Tensor]:
-    return {key: value.clone() for key, value in model.state_dict().items()}
-
-
-def same(model: nn.Module, stored: dict[str, torch.Tensor]) -> bool:
-    now = model.state_dict()
-    return now.keys() == stored.keys() and all(torch.equal(now[key], stored[key]) for key in stored)
-
-
-def train(model: nn.Module, adapter: Adapter, batch: dict, steps: int = 4) -> list[float]:
-    """A few steps of AdamW on one batch; the losses."""
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
-    losses = []
-    model.train()
-    for step in range(steps):
-        value = loss(lambda: model(**batch).logits, adapter.penalty, batch)
-        optimizer.zero_grad()
-        value.backward()
-        optimizer.step()
-        adapter.after_step(step, steps)
-        losses.append(value.item())
-    model.eval()
-    return losses
-
-
-def refuses(model: nn.Module, method: Method, message: str) -> None:
-    """Attaching is refused with that message, and the model is what it was."""
-    keys = list(model.state_dict())
-    with pytest.raises(ValueError, match=message):
-        attach(model, method)
-    assert list(model.state_dict()) == keys and not attached(model)
-    assert all(p.requires_grad for p in model.parameters())
-
-
 def starts_as_the_base(case: Case, family: str) -> None:
     if case.methods[family].starts_as_base:
         batch = make_batch(family)
         before = logits(make(family), batch)
-        assert torch.equal(logits(model_with(case, family, shaken=False)[0], batch), before)
+        assert torch.equal(logits(model_with(case.methods[family], family, shaken=False)[0], batch), before)
 
 
 def trains_exactly_what_it_says(case: Case, family: str) -> None:
     expected = case.methods[family].trained_parameters(make(family))
-    model, adapter = model_with(case, family)
+    model, adapter = model_with(case.methods[family], family)
     trainable = [p for p in model.parameters() if p.requires_grad]
     assert {id(p) for p in trainable} == {id(p) for p in adapter.trained_tensors().values()}
     assert sum(p.numel() for p in trainable) == expected, "the formula says otherwise"
@@ -89,9 +40,9 @@ def trains_exactly_what_it_says(case: Case, family: str) -> None:
 
 
 def gradients_reach_every_tensor(case: Case, family: str) -> None:
-    model, adapter = model_with(case, family)
+    model, adapter = model_with(case.methods[family], family)
     batch = make_batch(family)
-    loss(lambda: model(**batch).logits, adapter.penalty, batch).backward()
+    loss(model, batch, adapter.penalty).backward()
     for key, tensor in adapter.trained_tensors().items():
         assert tensor.grad is not None, f"no gradient reaches {key}"
         if NO_GRADIENT.get(family, "nothing") not in key:
@@ -102,7 +53,7 @@ def learns_and_gives_the_base_back(case: Case, family: str) -> None:
     model, batch = make(family), make_batch(family)
     stored, before = snapshot(model), logits(model, batch)
     adapter = attach(model, case.methods[family])
-    losses = train(model, adapter, batch, steps=8)
+    losses = train_by_hand(model, adapter, batch, steps=8)
     assert losses[-1] < losses[0], "training did not lower the loss"
     learned = logits(model, batch)
     assert not torch.allclose(learned, before)
@@ -116,10 +67,10 @@ def learns_and_gives_the_base_back(case: Case, family: str) -> None:
 
 
 def saves_and_loads(case: Case, family: str) -> None:
-    model, adapter = model_with(case, family)
+    model, adapter = model_with(case.methods[family], family)
     batch, other = make_batch(family), make(family)
-    trained = sum(tensor.numel() for tensor in adapter.trained_tensors().values())
-    assert sum(t.numel() for t in adapter.file_tensors().values()) <= trained, "more is stored than was trained"
+    stored = sum(t.numel() for t in adapter.file_tensors().values())
+    assert stored <= trained_numbers(adapter), "more is stored than was trained"
     with tempfile.TemporaryDirectory() as folder:
         save_adapter(model, folder)
         loaded = load_adapter(other, folder)
@@ -132,15 +83,13 @@ def saves_and_loads(case: Case, family: str) -> None:
 def resumes_where_it_was_killed(case: Case, family: str) -> None:
     if family != "ours":
         return  # the training loop is ours, and does not look at the family
-    data = [Example(tuple(range(3 + i, 12 + i)), (False,) * 4 + (True,) * 5) for i in range(8)]
-    settings = {"steps": 6, "lr": 1e-2, "batch_size": 4, "progress": None}
 
     def fresh() -> nn.Module:
         torch.manual_seed(3)
-        return model_with(case, family, shaken=False)[0]
+        return model_with(case.methods[family], family, shaken=False)[0]
 
     whole, killed, resumed = fresh(), fresh(), fresh()
-    fit(whole, data, **settings)
+    train(whole, 6)
 
     def mortal(model: nn.Module) -> float:
         raise KeyboardInterrupt
@@ -148,15 +97,15 @@ def resumes_where_it_was_killed(case: Case, family: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "run.safetensors"
         with pytest.raises(KeyboardInterrupt):
-            fit(killed, data, checkpoint=file, checkpoint_seconds=0, metric=mortal, metric_every=3, **settings)
-        history = fit(resumed, data, checkpoint=file, **settings)
+            train(killed, 6, checkpoint=file, checkpoint_seconds=0, metric=mortal, metric_every=3)
+        history = train(resumed, 6, checkpoint=file)
     assert [row["step"] for row in history.rows] == list(range(6))
     batch = make_batch(family)
     assert torch.equal(logits(resumed, batch), logits(whole, batch)), "it is not where it would have been"
 
 
 def copies_stand_on_their_own(case: Case, family: str) -> None:
-    model, adapter = model_with(case, family)
+    model, adapter = model_with(case.methods[family], family)
     batch, twin = make_batch(family), copy.deepcopy(model)
     before = logits(model, batch)
     assert torch.equal(logits(twin, batch), before)
@@ -168,7 +117,7 @@ def copies_stand_on_their_own(case: Case, family: str) -> None:
 
 
 def merges_or_refuses(case: Case, family: str) -> None:
-    model, adapter = model_with(case, family)
+    model, adapter = model_with(case.methods[family], family)
     batch = make_batch(family)
     before = logits(model, batch)
     if not case.methods[family].can_merge:
@@ -187,7 +136,7 @@ def merges_or_refuses(case: Case, family: str) -> None:
 def generates_the_same_with_a_cache(case: Case, family: str) -> None:
     if family not in DECODERS:
         return
-    model, _ = model_with(case, family)
+    model, _ = model_with(case.methods[family], family)
     batch = make_batch(family)
     ids, mask = batch["input_ids"], batch["attention_mask"].flip(1)  # padded on the left
     if family == "gpt2":
@@ -204,7 +153,7 @@ def generates_the_same_with_a_cache(case: Case, family: str) -> None:
 def does_not_read_padding(case: Case, family: str) -> None:
     if family == "t5":
         return  # the padding of its decoder is another matter
-    model, _ = model_with(case, family)
+    model, _ = model_with(case.methods[family], family)
     batch = make_batch(family)
     row = {"input_ids": batch["input_ids"][1:2, :6], "attention_mask": torch.ones(1, 6, dtype=torch.long)}
     alone = logits(model, row)
@@ -231,7 +180,7 @@ def keeps_float32_on_a_bfloat16_base(case: Case, family: str) -> None:
     real = batch["attention_mask"].bool()
     F.cross_entropy(output[real].float(), batch["input_ids"][real]).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in adapter.trained_tensors().values())
-    exact = logits(model_with(case, family)[0], batch)
+    exact = logits(model_with(case.methods[family], family)[0], batch)
     assert (output.float() - exact).abs().max() < 0.2 * exact.abs().max(), "half precision changes what it computes"
 
 

@@ -5,9 +5,11 @@ import copy
 import pytest
 import torch
 
-from contract.checks import CHECKS, logits, make, make_batch, train
+from contract.checks import CHECKS
+from helpers import logits, train_by_hand
 from pefteach.methods import activate, attach
 from pefteach.workshop.parity.cases import CASES
+from pefteach.workshop.parity.families import make, make_batch
 
 EVERYWHERE = [(name, family) for name, case in CASES.items() for family in case.methods]
 
@@ -27,7 +29,7 @@ def test_all_methods_on_one_base_switch_to_what_each_is_alone(family):
         only = copy.deepcopy(base)
         for model in (only, together):
             torch.manual_seed(5)
-            train(model, attach(model, method, name), batch, steps=2)
+            train_by_hand(model, attach(model, method, name), batch, steps=2)
         alone[name] = logits(only, batch)
     for name in [*methods, *reversed(methods)]:
         activate(together, name)

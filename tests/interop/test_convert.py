@@ -10,10 +10,10 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
+from helpers import logits, model_with
 from pefteach.interop import load_adapter, load_from_adapters, save_adapter
 from pefteach.interop.convert import convert
 from pefteach.methods import BitFit, LastLayers, LoRA, PfeifferAdapters, PromptTuning, attach
-from pefteach.workshop.parity.compare import shake
 from pefteach.workshop.parity.families import make, make_batch
 
 BATCH = make_batch("llama")
@@ -21,16 +21,10 @@ BATCH = make_batch("llama")
 
 def stored(tmp_path, method):
     """A Llama on disk, an adapter for it on disk, and the logits of both together."""
-    model = make("llama")
-    model.save_pretrained(tmp_path / "model")
-    shake(attach(model, method).trained_tensors())
+    make("llama").save_pretrained(tmp_path / "model")
+    model, _ = model_with(method, "llama")
     save_adapter(model, tmp_path / "adapter")
-    return str(tmp_path / "model"), tmp_path / "adapter", logits(model)
-
-
-@torch.no_grad()
-def logits(model):
-    return model(**BATCH).logits
+    return str(tmp_path / "model"), tmp_path / "adapter", logits(model, BATCH)
 
 
 @pytest.mark.parametrize("method", [LoRA(3, 7.0), LastLayers(1)], ids=["merged", "in the weights already"])
@@ -39,7 +33,7 @@ def test_into_a_whole_model(tmp_path, method):
     said = convert(adapter, tmp_path / "whole", "merged", model)
     assert said.endswith("whole (merged)") and type(method).__name__ in said
     whole = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "whole")
-    torch.testing.assert_close(logits(whole), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(logits(whole, BATCH), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_to_adapters_and_back(tmp_path):
@@ -48,11 +42,11 @@ def test_to_adapters_and_back(tmp_path):
     assert not (tmp_path / "theirs" / "adapter_model.safetensors").exists()
     again = make("llama")
     load_from_adapters(again, tmp_path / "theirs")
-    assert torch.equal(logits(again), expected)
+    assert torch.equal(logits(again, BATCH), expected)
     convert(tmp_path / "theirs", tmp_path / "back", "peft", model)
     again = make("llama")
     load_adapter(again, tmp_path / "back")
-    assert torch.equal(logits(again), expected)
+    assert torch.equal(logits(again, BATCH), expected)
 
 
 def test_refusals_are_one_sentence_and_write_nothing(tmp_path):

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from helpers import same, snapshot
 from pefteach.measure.method_card import method_card
 from pefteach.methods import BitFit, FullFineTuning, LoRA, attach
 from pefteach.workshop.parity.families import make
@@ -16,7 +17,7 @@ def labelled():
 
 def test_of_lora(labelled):
     model = make("ours")
-    before = {key: value.clone() for key, value in model.state_dict().items()}
+    before = snapshot(model)
     card = method_card(model, LoRA(4, 8.0, ["q_proj", "v_proj"]), labelled)
     # Per layer: q is 64 -> 64, v is 64 -> 32, and a token costs 2 operations per weight.
     numbers = 2 * 4 * (64 + 64 + 64 + 32)
@@ -26,7 +27,7 @@ def test_of_lora(labelled):
     assert ("model.layers.*.self_attn.v_proj.lora_B.weight", (32, 4), 2) in card.tensors
     assert 0 < card.kept < card.kept_in_full
     assert "1,792 of" in str(card) and "| formula | Σ r (in + out) = 1,792 |" in card._repr_markdown_()
-    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+    assert same(model, before)
 
 
 def test_of_what_changes_tensors_in_place(labelled):

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from helpers import same, snapshot
 from pefteach.memory.count import LiveBytes, SavedActivations, measure_step, weight_bytes
 from pefteach.methods import FullFineTuning, LastLayers, LoRA, attach
 from pefteach.quant import quantise
@@ -140,9 +141,9 @@ def test_the_attention_matrix_grows_with_the_square_of_the_length(model):
 
 def test_measuring_changes_nothing(model, labelled):
     attach(model, FullFineTuning())
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    before = snapshot(model)
     measure_step(model, labelled)
-    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert same(model, before)
     assert all(p.grad is None for p in model.parameters())
 
 

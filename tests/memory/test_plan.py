@@ -7,13 +7,13 @@ import pytest
 import transformers
 from typer.testing import CliRunner
 
+from helpers import TINY
 from pefteach.commands.cli import app
 from pefteach.memory.count import Bytes
 from pefteach.memory.plan import find_config, find_method, fits, print_plan
 from pefteach.memory.rehearse import rehearse
 from pefteach.methods import AdaLoRA, LastLayers, LoRA, PrefixTuning
 from pefteach.methods.qlora import prepare_qlora
-from tiny import TINY
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 import pefteach.memory.count as memory
 import pefteach.memory.fake_tensors as shapes
 import pefteach.memory.rehearse as rehearsing
+from helpers import TINY
 from pefteach.memory.count import Bytes, LiveBytes, measure_step, optimizer_bytes
 from pefteach.memory.formula import MODELS, plan
 from pefteach.memory.rehearse import OPTIMIZERS, rehearse
@@ -26,7 +27,6 @@ from pefteach.training.optimizers import OPTIMIZERS as QLORA_OPTIMIZERS
 from pefteach.training.peak import peak_memory
 from pefteach.workshop.parity.cases import CASES
 from pefteach.workshop.parity.families import FAMILIES
-from tiny import TINY
 
 SHAPES = {"ours": (8, 40), "llama": (7, 48), "gpt2": (9, 36)}  # rows, tokens; llama has fewer key heads than heads
 PHASES = ("weights", "gradients", "optimizer", "activations", "peak")

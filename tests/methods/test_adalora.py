@@ -3,17 +3,14 @@
 import pytest
 import torch
 
-from contract.checks import refuses
-from pefteach.corpus.batches import Example
+from helpers import model_with, refuses, train, trained_numbers
 from pefteach.interop import load_adapter, save_adapter
 from pefteach.methods import AdaLoRA, attach
 from pefteach.methods.adalora.importance import budget
-from pefteach.training.fit import fit
 from pefteach.workshop.parity.cases import Case
 from pefteach.workshop.parity.compare import pair, shake
 from pefteach.workshop.parity.families import make, make_batch
 
-DATA = [Example(tuple(range(3 + i, 12 + i)), (False,) * 4 + (True,) * 5) for i in range(8)]
 STEPS = 20
 SCHEDULED = AdaLoRA(6, 2, 7.0, ("q_proj", "v_proj"), warmup=3 / STEPS, final=4 / STEPS, interval=2)
 
@@ -25,12 +22,12 @@ def left(adapter):
 
 def test_the_allocator_is_pefts_at_every_step():
     _, adapter, reference = pair(Case({"llama": SCHEDULED}), "llama")
-    dice, counts = torch.Generator().manual_seed(4), []
+    rng, counts = torch.Generator().manual_seed(4), []
     for step in range(STEPS):
         with torch.no_grad():
             for key, tensor in adapter.trained_tensors().items():  # what an optimiser would leave
-                tensor.add_(torch.randn(tensor.shape, generator=dice) * 0.1)
-                tensor.grad = torch.randn(tensor.shape, generator=dice)
+                tensor.add_(torch.randn(tensor.shape, generator=rng) * 0.1)
+                tensor.grad = torch.randn(tensor.shape, generator=rng)
                 reference.peers[key].copy_(tensor)
                 reference.peers[key].grad = tensor.grad.clone()
         adapter.after_step(step, STEPS)
@@ -48,10 +45,8 @@ def test_the_budget_falls_along_a_cubic_curve():
 
 
 def test_fit_leaves_the_target_rank_on_average():
-    model = make("ours")
-    method = AdaLoRA(6, 2, 7.0, ("q_proj", "v_proj", "down_proj"))
-    adapter = attach(model, method)
-    fit(model, DATA, steps=12, lr=1e-2, batch_size=4, progress=None)
+    model, adapter = model_with(AdaLoRA(6, 2, 7.0, ("q_proj", "v_proj", "down_proj")), shaken=False)
+    train(model, 12)
     assert left(adapter) == 2 * 6 and sum(int(part.kept.sum()) for part in adapter.parts.values()) == 2 * 6
     assert all(part.lora_A.shape[0] == 6 and (part.lora_A.abs().sum(1) > 0).all() for part in adapter.parts.values())
 
@@ -62,7 +57,7 @@ def test_an_adapter_that_is_switched_off_is_left_alone():
     shake(first.trained_tensors())
     before = {key: tensor.clone() for key, tensor in first.trained_tensors().items()}
     attach(model, AdaLoRA(4, 2, 7.0), "second")
-    fit(model, DATA, steps=6, lr=1e-2, batch_size=4, progress=None)
+    train(model, 6)
     assert all(torch.equal(tensor, before[key]) for key, tensor in first.trained_tensors().items())
 
 
@@ -77,9 +72,7 @@ def test_learns_from_the_first_step():
 
 
 def test_the_penalty_is_the_mean_of_plain_norms():
-    model = make("llama")
-    adapter = attach(model, AdaLoRA(5, 2, 7.0, ("v_proj",), orthogonality=0.3))
-    shake(adapter.trained_tensors())
+    _, adapter = model_with(AdaLoRA(5, 2, 7.0, ("v_proj",), orthogonality=0.3), "llama")
     gaps = []
     for part in adapter.parts.values():
         for gram in (part.lora_A @ part.lora_A.T, part.lora_B.T @ part.lora_B):
@@ -90,17 +83,17 @@ def test_the_penalty_is_the_mean_of_plain_norms():
 def test_a_pruned_adapter_is_stored_without_what_was_dropped_and_goes_on(tmp_path):
     model, again, batch = make("ours"), make("ours"), make_batch("ours")
     adapter = attach(model, SCHEDULED)
-    fit(model, DATA, steps=STEPS, lr=1e-2, batch_size=4, progress=None)
+    train(model, STEPS)
     save_adapter(model, tmp_path)
     loaded = load_adapter(again, tmp_path)
     torch.testing.assert_close(again(**batch).logits, model(**batch).logits)
     ranks = [int(part.kept.sum()) for part in adapter.parts.values()]
     assert [len(part.lora_E) for part in loaded.parts.values()] == ranks and sum(ranks) == 8
-    assert sum(p.numel() for p in loaded.trained_tensors().values()) == loaded.method.trained_parameters(again)
+    assert trained_numbers(loaded) == loaded.method.trained_parameters(again)
     assert {part.scale for part in loaded.parts.values()} == {7.0 / (6 + 1e-5)}, "the scale follows the rank"
     assert loaded.to_peft() == adapter.to_peft() | {"tinit": 150, "tfinal": 200, "total_step": 1000}
     loaded.load_tensors(adapter.file_tensors())
-    fit(again, DATA, steps=4, lr=1e-2, batch_size=4, progress=None)
+    train(again, 4)
     save_adapter(again, tmp_path / "more")
     once_more = make("ours")
     load_adapter(once_more, tmp_path / "more")
@@ -108,9 +101,8 @@ def test_a_pruned_adapter_is_stored_without_what_was_dropped_and_goes_on(tmp_pat
 
 
 def test_nothing_is_lost_before_the_choice_is_settled(tmp_path):
-    model, again, batch = make("ours"), make("ours"), make_batch("ours")
-    adapter = attach(model, SCHEDULED)
-    shake(adapter.trained_tensors())
+    again, batch = make("ours"), make_batch("ours")
+    model, adapter = model_with(SCHEDULED)
     for tensor in adapter.trained_tensors().values():
         tensor.grad = torch.ones_like(tensor)
     for step in (4, 5):  # at 4 some are dropped, at 5 they may recover
@@ -123,7 +115,7 @@ def test_nothing_is_lost_before_the_choice_is_settled(tmp_path):
 
 def test_filling_a_pruned_adapter_in_place(model):
     adapter = attach(model, SCHEDULED)
-    fit(model, DATA, steps=STEPS, lr=1e-2, batch_size=4, progress=None)
+    train(model, STEPS)
     stored = {key: tensor.clone() for key, tensor in adapter.file_tensors().items()}
     shake(adapter.trained_tensors())
     adapter.load_tensors(stored)
@@ -131,9 +123,8 @@ def test_filling_a_pruned_adapter_in_place(model):
 
 
 def test_a_layer_may_lose_all_its_triplets(tmp_path):
-    model, again, batch = make("ours"), make("ours"), make_batch("ours")
-    adapter = attach(model, AdaLoRA(3, 1, 7.0, ("q_proj", "v_proj")))
-    shake(adapter.trained_tensors())
+    again, batch = make("ours"), make_batch("ours")
+    model, adapter = model_with(AdaLoRA(3, 1, 7.0, ("q_proj", "v_proj")))
     gone = adapter.parts["model.layers.0.self_attn.q_proj"]
     gone.kept.fill_(False)
     with torch.no_grad():
@@ -141,15 +132,14 @@ def test_a_layer_may_lose_all_its_triplets(tmp_path):
     save_adapter(model, tmp_path)
     loaded = load_adapter(again, tmp_path)
     torch.testing.assert_close(again(**batch).logits, model(**batch).logits)
-    fit(again, DATA, steps=3, lr=1e-2, batch_size=4, progress=None)
+    train(again, 3)
     loaded.merge()
 
 
 def test_counts_what_the_formula_says():
-    model = make("llama")
-    adapter = attach(model, AdaLoRA(6, 2, 7.0, ("q_proj", "v_proj")))
+    _, adapter = model_with(AdaLoRA(6, 2, 7.0, ("q_proj", "v_proj")), "llama")
     # L · Σ r (in + out + 1): q is 64 -> 64, v is 64 -> 32
-    assert sum(p.numel() for p in adapter.trained_tensors().values()) == 2 * 6 * (64 + 64 + 1 + 64 + 32 + 1) == 2712
+    assert trained_numbers(adapter) == 2 * 6 * (64 + 64 + 1 + 64 + 32 + 1) == 2712
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 10, 1000])

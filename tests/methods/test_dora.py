@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+from helpers import model_with, real, trained_numbers
 from pefteach.interop import load_adapter, save_adapter
 from pefteach.methods import DoRA, LoRA, activate, attach, attached
 from pefteach.workshop.parity.cases import Case
@@ -28,9 +29,8 @@ def test_m_starts_as_the_row_norms_and_stays_the_row_norms():
 
 
 def test_the_gradient_takes_the_norm_for_a_constant():
-    model, x = make("llama"), torch.randn(2, 5, 64)
-    adapter = attach(model, DoRA(3, 7.0, ("v_proj",)))
-    shake(adapter.trained_tensors())
+    model, adapter = model_with(DoRA(3, 7.0, ("v_proj",)), "llama")
+    x = torch.randn(2, 5, 64)
     path, part = next(iter(adapter.parts.items()))
     layer, A, B, m = (
         model.get_submodule(path).base_layer,
@@ -58,8 +58,7 @@ def test_with_dropout_it_is_what_peft_computes(rslora):
     for model in (ours, reference.model):
         torch.manual_seed(2)
         answers.append(model.train()(**batch).logits)
-    real = batch["attention_mask"].bool()
-    torch.testing.assert_close(answers[0][real], answers[1][real], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(real(answers[0], batch), real(answers[1], batch), atol=1e-5, rtol=1e-5)
     assert not torch.allclose(answers[0], ours.eval()(**batch).logits, atol=1e-2), "nothing was dropped"
 
 
@@ -71,11 +70,10 @@ def test_dropout_leaves_a_fresh_one_the_base():
 
 
 def test_counts_what_the_formula_says():
-    model = make("llama")
-    adapter = attach(model, DoRA(4, 8.0, ("q_proj", "v_proj")))
+    _, adapter = model_with(DoRA(4, 8.0, ("q_proj", "v_proj")), "llama")
     # L · Σ r (in + out) + out: q is 64 -> 64, v is 64 -> 32
     expected = 2 * (4 * (64 + 64) + 64 + 4 * (64 + 32) + 32)
-    assert sum(p.numel() for p in adapter.trained_tensors().values()) == expected
+    assert trained_numbers(adapter) == expected
 
 
 @pytest.mark.parametrize("other", [DoRA(2, 7.0), LoRA(2, 7.0)], ids=["DoRA", "LoRA"])

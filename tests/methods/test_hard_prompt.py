@@ -98,13 +98,13 @@ def test_the_gradient_is_that_of_the_loss(family, skip):
 
 def test_the_gradient_points_to_better_tokens_than_chance():
     """Averaged over starts, the few tokens that it proposes have a lower loss than a random few."""
-    model, dice = make("ours"), torch.Generator().manual_seed(0)
+    model, rng = make("ours"), torch.Generator().manual_seed(0)
     table, better = model.get_input_embeddings().weight.detach(), 0
     for _ in range(10):
-        start = torch.randint(96, (3,), generator=dice).tolist()
+        start = torch.randint(96, (3,), generator=rng).tolist()
         gradient = hard_prompt._gradient(model, make_data(), torch.tensor(start), 0)[1]
         proposed = (table @ gradient).topk(5, largest=False).indices.tolist()
-        drawn = torch.randint(96, (5,), generator=dice).tolist()
+        drawn = torch.randint(96, (5,), generator=rng).tolist()
         mean = lambda tokens, s=start: sum(loss_with(model, [s[0], t, s[2]]) for t in tokens) / 5
         better += mean(proposed) < mean(drawn)
     assert better >= 8

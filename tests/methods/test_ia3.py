@@ -4,10 +4,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from contract.checks import refuses
-from pefteach.corpus.batches import Example
+from helpers import model_with, refuses, train, trained_numbers
 from pefteach.methods import IA3, LoRA, activate, attach
-from pefteach.training.fit import fit
 from pefteach.workshop.parity.compare import shake
 from pefteach.workshop.parity.families import make
 
@@ -32,20 +30,13 @@ def test_scales_keys_values_and_the_inside_of_the_feed_forward_network():
 
 
 def test_counts_what_the_formula_says():
-    model = make("llama")
-    adapter = attach(model, IA3())
+    model, adapter = model_with(IA3(), "llama")
     # L · (d_k + d_v + d_ff)
-    assert (
-        sum(p.numel() for p in adapter.trained_tensors().values())
-        == IA3().trained_parameters(model)
-        == 2 * (32 + 32 + 128)
-    )
+    assert trained_numbers(adapter) == IA3().trained_parameters(model) == 2 * (32 + 32 + 128)
 
 
 def test_merging_scales_rows_and_their_bias_or_columns():
-    model = make("llama")
-    adapter = attach(model, IA3())
-    shake(adapter.trained_tensors())
+    model, adapter = model_with(IA3(), "llama")
     layers = {path: model.get_submodule(path).base_layer for path in adapter.parts}
     before = {path: (layer.weight.clone(), layer.bias.clone()) for path, layer in layers.items()}
     adapter.merge()
@@ -71,12 +62,10 @@ def test_two_multiply_but_one_cannot_stand_beside_lora():
 
 
 def test_weight_decay_does_not_pull_it_to_zero():
-    data = [Example(tuple(range(3 + i, 12 + i)), (False,) * 4 + (True,) * 5) for i in range(8)]
     learned = []
     for decay in (0.0, 10.0):
-        model = make("ours")
-        adapter = attach(model, IA3())
-        fit(model, data, steps=3, lr=1e-2, weight_decay=decay, progress=None)
+        model, adapter = model_with(IA3(), shaken=False)
+        train(model, steps=3, weight_decay=decay, batch_size=16)
         learned.append(adapter.trained_tensors())
     for key, tensor in learned[0].items():
         assert torch.equal(tensor, learned[1][key]), key

@@ -10,26 +10,14 @@ from peft import AdaptionPromptConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 from torch import nn
 
-from contract.checks import refuses
+from helpers import logits, loss, model_with, refuses, trained_numbers
 from pefteach.interop import load_adapter, save_adapter
 from pefteach.methods import LlamaAdapter, LoRA, activate, attach, attached
-from pefteach.workshop.parity.compare import loss, shake
+from pefteach.workshop.parity.compare import shake
 from pefteach.workshop.parity.families import LLAMA, make, make_batch
 
 PATHS = {"ours": "model.layers.1.self_attn", "llama": "model.layers.1.self_attn", "qwen2": "model.layers.1.self_attn",
          "gpt2": "transformer.h.1.attn"}  # fmt: skip
-
-
-def model_with(family, gate, tokens=5, layers=1):
-    model = make(family)
-    adapter = attach(model, LlamaAdapter(tokens, layers, gate))
-    shake(adapter.trained_tensors())
-    return model, adapter
-
-
-def logits(model, batch):
-    with torch.no_grad():
-        return model(**batch).logits
 
 
 def turn(x, places, theta=10000.0):
@@ -72,7 +60,7 @@ def equation(attention, x, allowed, prompt, gate):
 
 def compare_with_the_equation(family, gate):
     """Output, and gradients of prompts and gate, of the adapted attention of a top layer."""
-    model, adapter = model_with(family, gate)
+    model, adapter = model_with(LlamaAdapter(5, 1, gate), family)
     prompt, own_gate = adapter.trained_tensors().values()
     seen = []
     adapted = model.get_submodule(PATHS[family])
@@ -110,7 +98,7 @@ def test_at_first_only_the_gate_moves(gate):
     prompt, own_gate = attach(model, LlamaAdapter(5, 1, gate)).trained_tensors().values()
     assert own_gate.count_nonzero() == 0 and prompt.std() > 0.8, "prompts start at N(0, 1), gates at 0"
     for first in (True, False):
-        loss(lambda: model(**batch).logits, lambda: 0.0, batch).backward()
+        loss(model, batch).backward()
         assert own_gate.grad.abs().max() > 0
         assert (prompt.grad.abs().max() == 0) == first
         with torch.no_grad():
@@ -119,14 +107,14 @@ def test_at_first_only_the_gate_moves(gate):
 
 def test_only_the_top_layers_have_prompts():
     for layers, blocks in ((1, ["1"]), (2, ["0", "1"])):
-        keys = model_with("llama", "scalar", layers=layers)[1].trained_tensors()
+        keys = model_with(LlamaAdapter(5, layers), "llama")[1].trained_tensors()
         assert [key.split(".")[4] for key in keys if "prompt" in key] == blocks
 
 
 def test_counts_what_the_formula_says():
     for gate, count in (("scalar", 5 * 64 + 1), ("head", 5 * 64 + 4)):
-        adapter = model_with("llama", gate)[1]
-        assert sum(p.numel() for p in adapter.trained_tensors().values()) == count
+        adapter = model_with(LlamaAdapter(5, 1, gate), "llama")[1]
+        assert trained_numbers(adapter) == count
     llama_7b = SimpleNamespace(config=SimpleNamespace(hidden_size=4096, num_hidden_layers=32, num_attention_heads=32))
     assert LlamaAdapter(10, 30, "head").trained_parameters(llama_7b) == 1_228_800 + 30 * 32  # the paper's 1.2 million
 
@@ -171,7 +159,7 @@ def test_files_travel_both_ways(family, path, tmp_path):
 
 
 def test_a_file_with_a_gate_per_head_is_ours_alone(tmp_path):
-    model, adapter = model_with("llama", "head")
+    model, adapter = model_with(LlamaAdapter(5, 1, "head"), "llama")
     save_adapter(model, tmp_path)
     with pytest.raises((ValueError, KeyError)):
         PeftModel.from_pretrained(make("llama"), tmp_path)

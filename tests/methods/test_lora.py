@@ -2,16 +2,10 @@
 
 import pytest
 import torch
-from torch.nn import functional as F
 
-from contract.checks import refuses
+from helpers import loss, refuses, trained_numbers
 from pefteach.methods import LoRA, attach, attached, detach
 from pefteach.workshop.parity.families import make, make_batch
-
-
-def loss(model, batch):
-    real = batch["attention_mask"].bool()
-    return F.cross_entropy(model(**batch).logits[real], batch["input_ids"][real])
 
 
 def test_starts_as_the_base_and_trains_b_first():
@@ -31,7 +25,7 @@ def test_counts_what_the_formula_says(model):
     adapter = attach(model, LoRA(4, 8.0, ("q_proj", "v_proj")))
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     # L · Σ r (in + out): q is 64 -> 64, v is 64 -> 32
-    assert trained == sum(p.numel() for p in adapter.trained_tensors().values()) == 2 * 4 * (64 + 64 + 64 + 32)
+    assert trained == trained_numbers(adapter) == 2 * 4 * (64 + 64 + 64 + 32)
 
 
 def test_dropout_only_touches_the_update():

@@ -1,24 +1,19 @@
 """What multitask prompt tuning has of its own: tasks per row, a default, source to target, files, refusals."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from methods.test_prompt_tuning import logits, ours_opens_pefts, peft_opens_ours
-from pefteach.corpus.batches import Example, collate
+from helpers import EXAMPLES, logits, model_with, train, trained_numbers
+from methods.test_prompt_tuning import ours_opens_pefts, peft_opens_ours
+from pefteach.corpus.batches import collate
 from pefteach.interop import load_adapter, save_adapter
 from pefteach.methods import MultitaskPrompt, attach, detach, multitask_prompt
-from pefteach.training.fit import fit
-from pefteach.workshop.parity.compare import shake
 from pefteach.workshop.parity.families import make, make_batch
 
+SOURCES = MultitaskPrompt(5, tasks=3, rank=2)
 TASKS = torch.tensor([2, 0, 1])
-
-
-def model_with(family="ours", **settings):
-    model = make(family)
-    adapter = attach(model, MultitaskPrompt(5, tasks=3, rank=2, **settings))
-    shake(adapter.trained_tensors())
-    return model, adapter
 
 
 def product(adapter, task):
@@ -28,7 +23,7 @@ def product(adapter, task):
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "bert"])
 def test_files_open_in_peft_and_pefts_open_here(family, tmp_path):
-    peft_opens_ours(MultitaskPrompt(5, tasks=3, rank=2), family, tmp_path / "ours", {"task_ids": TASKS})
+    peft_opens_ours(SOURCES, family, tmp_path / "ours", {"task_ids": TASKS})
     settings = {
         "peft_type": "MULTITASK_PROMPT_TUNING", "num_virtual_tokens": 5, "num_tasks": 3, "num_ranks": 2,
         "prompt_tuning_init": "RANDOM",
@@ -40,7 +35,7 @@ def test_files_open_in_peft_and_pefts_open_here(family, tmp_path):
 def test_a_file_keeps_the_default_task(tmp_path):
     import peft
 
-    model, adapter = model_with(task=1)
+    model, adapter = model_with(replace(SOURCES, task=1))
     batch = make_batch("ours")
     save_adapter(model, tmp_path / "one")
     adapter.task = 2
@@ -55,18 +50,18 @@ def test_a_file_keeps_the_default_task(tmp_path):
 
 def test_counts_what_the_formula_says():
     adapter = attach(make("llama"), MultitaskPrompt(5, tasks=3, rank=1))
-    assert sum(p.numel() for p in adapter.trained_tensors().values()) == 527  # n D + T r (n + D)
+    assert trained_numbers(adapter) == 527  # n D + T r (n + D)
 
 
 def test_starts_near_the_shared_prompt():
-    adapter = attach(make("ours"), MultitaskPrompt(5, tasks=3, rank=2))
+    adapter = model_with(SOURCES, shaken=False)[1]
     shared = adapter.part.embedding.weight
     for task in range(3):
         assert 0 < (product(adapter, task) - shared).norm() < 0.1 * shared.norm()
 
 
 def test_every_row_gets_the_prompt_of_its_task():
-    model, adapter = model_with()
+    model, adapter = model_with(SOURCES)
     batch = make_batch("ours")
     together = logits(model, batch | {"task_ids": TASKS})
     for row, task in enumerate(TASKS.tolist()):
@@ -80,7 +75,7 @@ def test_every_row_gets_the_prompt_of_its_task():
 
 
 def test_training_moves_the_shared_prompt_and_the_task_alone():
-    model, adapter = model_with()
+    model, adapter = model_with(SOURCES)
     batch = make_batch("ours")
     model(**batch, task_ids=torch.tensor([1, 1, 1])).logits.sum().backward()
     for factors in (adapter.part.prefix_task_cols, adapter.part.prefix_task_rows):
@@ -90,7 +85,7 @@ def test_training_moves_the_shared_prompt_and_the_task_alone():
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_transformers_generate_takes_the_tasks(family):
-    model, adapter = model_with(family)
+    model, adapter = model_with(SOURCES, family)
     ids = make_batch(family)["input_ids"]
     settings = {
         "attention_mask": torch.ones_like(ids), "max_new_tokens": 6, "do_sample": False, "pad_token_id": 0,
@@ -110,7 +105,7 @@ def test_transformers_generate_takes_the_tasks(family):
 
 @pytest.mark.parametrize("task", [None, 0, 2])
 def test_a_target_starts_from_the_sources(task):
-    model, source = model_with()
+    model, source = model_with(SOURCES)
     adapter = attach(
         model, MultitaskPrompt(5, tasks=1, rank=2), "target", fill=multitask_prompt.start_from(source, task)
     )
@@ -127,14 +122,14 @@ def test_a_target_starts_from_the_sources(task):
 
 def test_source_then_target_training(tmp_path):
     """From a file as well, and ``fit`` hands the tasks of a batch to the model."""
-    model, data = make("ours"), [Example(tuple(range(3 + i, 12 + i)), (False,) * 4 + (True,) * 5) for i in range(6)]
-    sources = attach(model, MultitaskPrompt(5, tasks=3, rank=2))
+    model, data = make("ours"), EXAMPLES[:6]
+    sources = attach(model, SOURCES)
     before = sources.part.prefix_task_cols.detach().clone()
 
     def batch(step):
         return collate(data[:3]) | {"task_ids": torch.tensor([step % 2, 1, 0])}
 
-    history = fit(model, batch, steps=6, lr=0.05, progress=None)
+    history = train(model, 6, batch, lr=0.05)
     assert history.losses[-1] < history.losses[0]
     moved = (sources.part.prefix_task_cols - before).abs().amax((1, 2)) > 0
     assert moved.tolist() == [True, True, False]
@@ -142,12 +137,12 @@ def test_source_then_target_training(tmp_path):
     other = make("ours")
     stored = load_adapter(other, tmp_path)
     attach(other, MultitaskPrompt(5, tasks=1, rank=2), "target", fill=multitask_prompt.start_from(stored))
-    target = fit(other, data, steps=4, lr=0.05, batch_size=3, progress=None)
+    target = train(other, 4, data, lr=0.05, batch_size=3)
     assert target.losses[-1] < target.losses[0]
 
 
 def test_refuses_what_does_not_fit():
-    model, source = model_with()
+    model, source = model_with(SOURCES)
     batch = make_batch("ours")
     for wrong in ([0, 1, 3], [0, 1, -1]):
         with pytest.raises(ValueError, match="task_ids must be between 0 and 2, one for every row, not"):

@@ -4,21 +4,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from methods.test_prompt_tuning import logits, ours_opens_pefts, peft_opens_ours
+from helpers import logits, model_with, trained_numbers
+from methods.test_prompt_tuning import ours_opens_pefts, peft_opens_ours
 from pefteach.interop import load_adapter, save_adapter
 from pefteach.methods import PTuning, attach
-from pefteach.workshop.parity.compare import shake
 from pefteach.workshop.parity.families import make, make_batch
 
 BOTH = {"mlp": PTuning(5, hidden=32), "lstm": PTuning(5, "lstm", 32)}
 both = pytest.mark.parametrize("method", BOTH.values(), ids=BOTH)
-
-
-def model_with(method, family="ours"):
-    model = make(family)
-    adapter = attach(model, method)
-    shake(adapter.trained_tensors())
-    return model, adapter
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "bert"])
@@ -35,7 +28,7 @@ def test_files_open_in_peft_and_pefts_open_here(method, family, tmp_path):
 )
 def test_counts_what_the_formula_says(method, count):
     _, adapter = model_with(method, "llama")
-    trained = sum(p.numel() for p in adapter.trained_tensors().values())
+    trained = trained_numbers(adapter)
     assert trained == method.trained_parameters(make("llama")) and count in (None, trained)
 
 

@@ -10,45 +10,23 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import DynamicCache, LlamaForCausalLM
 
-from contract.checks import refuses
+from helpers import logits, model_with, real, refuses, trained_numbers
 from pefteach.interop import load_adapter, save_adapter
 from pefteach.methods import PrefixTuning, attach
 from pefteach.model.decoder import KVCache
-from pefteach.workshop.parity.compare import shake
 from pefteach.workshop.parity.families import make, make_batch
 
 FAMILIES = ("llama", "qwen2", "gpt2", "bert")
-
-
 PREFIX = PrefixTuning(5)
-
-
-def model_with(family, method=PREFIX):
-    model = make(family)
-    adapter = attach(model, method)
-    shake(adapter.trained_tensors())
-    return model, adapter
-
-
-def logits(model, batch, **more):
-    with torch.no_grad():
-        return model(**batch, **more).logits
-
-
-def real(values, batch):
-    return values[batch["attention_mask"].bool()]
+WITH_MLP = PrefixTuning(5, mlp_size=24)
 
 
 @pytest.mark.parametrize("family, direct, with_mlp", [("llama", 640, 5440), ("gpt2", 1280, 10848)])
 def test_counts_what_the_formula_says(family, direct, with_mlp):
     # n · 2 L G d, with 2 key heads of 4 on Llama; and n G d + (G d + 1) h + (h + 1) 2 L G d
     for method, count in ((PrefixTuning(5), direct), (PrefixTuning(5, mlp_size=32), with_mlp)):
-        adapter = model_with(family, method)[1]
-        assert (
-            sum(p.numel() for p in adapter.trained_tensors().values())
-            == count
-            == method.trained_parameters(make(family))
-        )
+        adapter = model_with(method, family)[1]
+        assert trained_numbers(adapter) == count == method.trained_parameters(make(family))
         assert sum(p.numel() for p in adapter.file_tensors().values()) == direct
 
 
@@ -56,8 +34,8 @@ def test_the_decoder_computes_what_transformers_does(tmp_path):
     ours = make("ours")
     ours.save_pretrained(tmp_path)
     theirs = LlamaForCausalLM.from_pretrained(tmp_path).eval()
-    tensors = attach(ours, PrefixTuning(5, mlp_size=24)).trained_tensors()
-    peers = attach(theirs, PrefixTuning(5, mlp_size=24)).trained_tensors()
+    tensors = attach(ours, WITH_MLP).trained_tensors()
+    peers = attach(theirs, WITH_MLP).trained_tensors()
     with torch.no_grad():
         for key, tensor in tensors.items():
             peers[key].copy_(tensor)
@@ -83,7 +61,7 @@ def test_a_prefix_of_zeros_still_takes_its_share():
 
 @pytest.mark.parametrize("family", ["ours", *FAMILIES])
 def test_no_mask_is_a_mask_of_ones_and_given_positions_are_moved(family):
-    model, _ = model_with(family)
+    model, _ = model_with(PREFIX, family)
     ids = make_batch(family)["input_ids"]
     plain = logits(model, {"input_ids": ids})
     torch.testing.assert_close(logits(model, {"input_ids": ids, "attention_mask": torch.ones_like(ids)}), plain)
@@ -95,7 +73,7 @@ def test_no_mask_is_a_mask_of_ones_and_given_positions_are_moved(family):
 
 @pytest.mark.parametrize("family, cache", [("ours", KVCache), ("llama", DynamicCache), ("gpt2", DynamicCache)])
 def test_an_empty_cache_gets_the_prefix_once(family, cache):
-    model, _ = model_with(family)
+    model, _ = model_with(PREFIX, family)
     batch, cache = make_batch(family, rows=2), cache()
     whole = logits(model, {"input_ids": batch["input_ids"]})
     with torch.no_grad():
@@ -110,7 +88,7 @@ def test_an_empty_cache_gets_the_prefix_once(family, cache):
 @pytest.mark.parametrize("use_cache", [True, False])
 def test_generates_what_peft_generates(family, use_cache):
     base = make(family)
-    model, adapter = model_with(family)
+    model, adapter = model_with(PREFIX, family)
     theirs = get_peft_model(base, PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=5)).eval()
     with torch.no_grad():
         theirs.prompt_encoder["default"].embedding.weight.copy_(adapter.part.embedding.weight)
@@ -125,12 +103,12 @@ def test_generates_what_peft_generates(family, use_cache):
 
 def test_without_a_cache_none_comes_back():
     """transformers' generate would go on from whatever cache it is given."""
-    model, _ = model_with("llama")
+    model, _ = model_with(PREFIX, "llama")
     assert model(**make_batch("llama"), use_cache=False).past_key_values is None
 
 
 def test_collapsing_keeps_the_prefix_and_drops_the_mlp():
-    model, adapter = model_with("llama", PrefixTuning(5, mlp_size=24))
+    model, adapter = model_with(WITH_MLP, "llama")
     batch = make_batch("llama")
     before, stored = logits(model, batch), adapter.file_tensors()["prompt_embeddings"].clone()
     assert len(adapter.trained_tensors()) == 5 and adapter.to_peft()["prefix_projection"]
@@ -146,13 +124,15 @@ def test_collapsing_keeps_the_prefix_and_drops_the_mlp():
 
 
 def test_stored_values_fit_an_adapter_that_has_its_mlp():
-    stored = model_with("llama")[1].file_tensors()
-    model, adapter = model_with("llama", PrefixTuning(5, mlp_size=24))
+    stored = model_with(PREFIX, "llama")[1].file_tensors()
+    model, adapter = model_with(WITH_MLP, "llama")
     with pytest.raises(ValueError, match=r"prompt_embeddings is \(4, 128\), here \(5, 128\)"):
         adapter.load_tensors({"prompt_embeddings": torch.zeros(4, 128)})
     assert adapter.part.transform is not None
     adapter.load_tensors(stored)
-    torch.testing.assert_close(logits(model, make_batch("llama")), logits(model_with("llama")[0], make_batch("llama")))
+    torch.testing.assert_close(
+        logits(model, make_batch("llama")), logits(model_with(PREFIX, "llama")[0], make_batch("llama"))
+    )
 
 
 def opened_by_peft(base, folder):
@@ -167,7 +147,7 @@ def opened_by_peft(base, folder):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_files_travel_both_ways(family, mlp_size, tmp_path):
     batch, base = make_batch(family), make(family)
-    model, adapter = model_with(family, PrefixTuning(5, mlp_size))
+    model, adapter = model_with(PrefixTuning(5, mlp_size), family)
     save_adapter(model, tmp_path / "ours")
     tensors = load_file(tmp_path / "ours" / "adapter_model.safetensors")
     width = 64 if family in ("gpt2", "bert") else 32
@@ -188,7 +168,7 @@ def test_files_travel_both_ways(family, mlp_size, tmp_path):
 
 
 def test_the_file_says_how_it_was_trained(tmp_path):
-    model, _ = model_with("llama", PrefixTuning(5, mlp_size=24))
+    model, _ = model_with(WITH_MLP, "llama")
     save_adapter(model, tmp_path)
     config = json.loads((tmp_path / "adapter_config.json").read_text())
     assert (config["peft_type"], config["num_virtual_tokens"]) == ("PREFIX_TUNING", 5)
@@ -228,7 +208,7 @@ def test_refuses_gradient_checkpointing():
 
 @pytest.mark.parametrize("family", ["ours", "gpt2"])
 def test_says_how_long_a_text_may_be(family):
-    model, _ = model_with(family)
+    model, _ = model_with(PREFIX, family)
     cache = KVCache() if family == "ours" else DynamicCache()
     with pytest.raises(ValueError, match="5 prompt vectors and 60 tokens are more than the 64 positions"):
         model(input_ids=torch.ones(1, 60, dtype=torch.long), past_key_values=cache)

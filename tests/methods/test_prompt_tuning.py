@@ -5,6 +5,7 @@ import torch
 import transformers
 from torch.nn import functional as F
 
+from helpers import logits, model_with, real, trained_numbers
 from pefteach.corpus.tokenizer import load_tokenizer
 from pefteach.interop import load_adapter, save_adapter
 from pefteach.methods import PromptTuning, activate, attach
@@ -14,22 +15,17 @@ from pefteach.workshop.parity.compare import shake
 from pefteach.workshop.parity.families import DECODERS, LLAMA, make, make_batch
 
 PEFT_KNOWS = ("llama", "qwen2", "gpt2", "bert")
-
-
-def logits(model, batch):
-    with torch.no_grad():
-        return model(**batch).logits
+PROMPT = PromptTuning(5)
 
 
 def peft_opens_ours(method, family, folder, inputs=()):
     """Save with ours, open with peft: the same logits."""
     import peft
 
-    ours, batch = make(family), make_batch(family) | dict(inputs)
-    shake(attach(ours, method).trained_tensors())
+    (ours, _), batch = model_with(method, family), make_batch(family) | dict(inputs)
     save_adapter(ours, folder)
     theirs = peft.PeftModel.from_pretrained(make(family), folder).eval()
-    torch.testing.assert_close(logits(theirs, batch)[:, -9:][real(batch)], logits(ours, batch)[real(batch)])
+    torch.testing.assert_close(real(logits(theirs, batch)[:, -9:], batch), real(logits(ours, batch), batch))
 
 
 def ours_opens_pefts(settings, family, folder, inputs=()):
@@ -44,49 +40,37 @@ def ours_opens_pefts(settings, family, folder, inputs=()):
     theirs.save_pretrained(folder)
     ours, batch = make(family), make_batch(family) | dict(inputs)
     adapter = load_adapter(ours, folder)
-    torch.testing.assert_close(
-        logits(ours, batch)[real(batch)], logits(theirs, batch)[:, -9:][real(batch)], atol=1e-5, rtol=1e-5
-    )
+    found, expected = real(logits(ours, batch), batch), real(logits(theirs, batch)[:, -9:], batch)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
     return adapter
-
-
-def real(batch):
-    return batch["attention_mask"].bool()
-
-
-def prompted(family, **settings):
-    model = make(family)
-    adapter = attach(model, PromptTuning(5, **settings))
-    shake(adapter.trained_tensors())
-    return model, adapter.part
 
 
 @pytest.mark.parametrize("family", PEFT_KNOWS)
 def test_files_open_in_peft_and_pefts_open_here(family, tmp_path):
-    peft_opens_ours(PromptTuning(5), family, tmp_path / "ours")
+    peft_opens_ours(PROMPT, family, tmp_path / "ours")
     settings = {"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 5}
     assert ours_opens_pefts(settings, family, tmp_path / "theirs").file_tensors().keys() == {"prompt_embeddings"}
 
 
 def test_counts_what_the_formula_says():
-    adapter = attach(make("llama"), PromptTuning(5))
-    assert sum(p.numel() for p in adapter.trained_tensors().values()) == 5 * 64 and adapter.method.extra_tokens() == 5
+    adapter = model_with(PROMPT, "llama")[1]
+    assert trained_numbers(adapter) == 5 * 64 and adapter.method.extra_tokens() == 5
 
 
 @pytest.mark.parametrize("family", ["ours", *PEFT_KNOWS])
 def test_is_the_base_on_the_prompt_and_the_text(family):
-    model, part = prompted(family)
+    model, adapter = model_with(PROMPT, family)
     ids = make_batch(family)["input_ids"]
     found = logits(model, {"input_ids": ids})
     activate(model)
-    text = torch.cat([part.embedding.weight.expand(3, -1, -1), model.get_input_embeddings()(ids)], 1)
+    text = torch.cat([adapter.part.embedding.weight.expand(3, -1, -1), model.get_input_embeddings()(ids)], 1)
     torch.testing.assert_close(found, logits(model, {"inputs_embeds": text})[:, 5:])
 
 
 @pytest.mark.parametrize("family", ["ours", *PEFT_KNOWS])
 def test_padding_on_the_left_changes_nothing(family):
     """Even GPT-2 and BERT, which know places only by number, are told the right numbers."""
-    model, _ = prompted(family)
+    model, _ = model_with(PROMPT, family)
     ids = make_batch(family)["input_ids"][:1]
     padded = {"input_ids": F.pad(ids, (4, 0), value=7), "attention_mask": F.pad(torch.ones_like(ids), (4, 0))}
     torch.testing.assert_close(logits(model, padded)[:, 4:], logits(model, {"input_ids": ids}), atol=1e-5, rtol=1e-5)
@@ -94,7 +78,7 @@ def test_padding_on_the_left_changes_nothing(family):
 
 @pytest.mark.parametrize("family", DECODERS)
 def test_generates_rows_of_unequal_length_as_each_alone(family):
-    model, _ = prompted(family)
+    model, _ = model_with(PROMPT, family)
     ids = make_batch(family)["input_ids"]
     mask = torch.ones_like(ids)
     mask[1, :4] = 0
@@ -117,7 +101,7 @@ def test_generates_rows_of_unequal_length_as_each_alone(family):
 
 
 def test_enters_the_cache_once():
-    model, _ = prompted("ours")
+    model, _ = model_with(PROMPT, "ours")
     cache, ids = KVCache(), make_batch("ours")["input_ids"]
     first = model(ids, past_key_values=cache).logits
     assert cache.get_seq_length() == 5 + 9 and first.shape == (3, 9, 96)
@@ -126,10 +110,10 @@ def test_enters_the_cache_once():
 
 
 def test_every_way_of_calling_gives_the_same():
-    model, _ = prompted("llama")
+    model, _ = model_with(PROMPT, "llama")
     batch = make_batch("llama")
     ids, mask = batch["input_ids"], batch["attention_mask"]
-    expected = logits(model, batch)[real(batch)]
+    expected = real(logits(model, batch), batch)
     text, places = model.get_input_embeddings()(ids), torch.arange(9).expand(3, -1)
     with torch.no_grad():
         for output in (
@@ -137,9 +121,9 @@ def test_every_way_of_calling_gives_the_same():
             model(inputs_embeds=text, attention_mask=mask),
             model(ids, attention_mask=mask, position_ids=places, cache_position=torch.arange(9)),
         ):
-            torch.testing.assert_close(output.logits[real(batch)], expected)
+            torch.testing.assert_close(real(output.logits, batch), expected)
         assert model(**batch, logits_to_keep=2).logits.shape == (3, 2, 96)
-    bert, _ = prompted("bert")
+    bert, _ = model_with(PROMPT, "bert")
     typed = make_batch("bert") | {"token_type_ids": torch.zeros(3, 9, dtype=torch.long)}
     torch.testing.assert_close(logits(bert, typed), logits(bert, make_batch("bert")))
 
@@ -148,10 +132,10 @@ def test_every_way_of_calling_gives_the_same():
 def test_labels_give_the_loss_that_peft_gives(family, tmp_path):
     import peft
 
-    model, _ = prompted(family)
+    model, _ = model_with(PROMPT, family)
     save_adapter(model, tmp_path)
     batch = make_batch(family)
-    batch["labels"] = batch["input_ids"].masked_fill(~real(batch), -100)
+    batch["labels"] = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
     theirs = peft.PeftModel.from_pretrained(make(family), tmp_path).eval()
     output = model(**batch)
     assert output.logits.shape == (3, 9, 96)
@@ -221,7 +205,7 @@ def test_refuses_models_without_a_place_for_it():
 
 @pytest.mark.parametrize("family", ["ours", *PEFT_KNOWS])
 def test_refuses_what_is_too_long(family):
-    model, _ = prompted(family)
+    model, _ = model_with(PROMPT, family)
     assert logits(model, {"input_ids": torch.full((1, 59), 3)}).shape == (1, 59, 96)
     with pytest.raises(ValueError, match="5 prompt vectors and 60 tokens are more than the 64 positions"):
         model(input_ids=torch.full((1, 60), 3))

@@ -4,14 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from pefteach.corpus.batches import IGNORE, Example
+from helpers import train
+from pefteach.corpus.batches import IGNORE
 from pefteach.measure.parameters import count_parameters
 from pefteach.methods import BitFit, FullFineTuning, LastLayers, Norms, attach
 from pefteach.model.loss import next_token_loss
-from pefteach.training.fit import fit
 from pefteach.workshop.parity.families import make
-
-DATA = [Example(tuple(range(3 + i, 12 + i)), (False,) * 4 + (True,) * 5) for i in range(8)]
 
 
 def test_a_tied_head_counts_once():
@@ -34,7 +32,7 @@ def test_decay_spares_norms_and_biases():
     attach(model, FullFineTuning())
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     # So little learning that only decay can be seen: lr 1, but every gradient is clipped to nothing.
-    fit(model, DATA, steps=1, lr=1e-3, weight_decay=100.0, clip=1e-30, batch_size=4, progress=None)
+    train(model, steps=1, lr=1e-3, weight_decay=100.0, clip=1e-30)
     for name, p in model.named_parameters():
         shrink = ((before[name] - p.detach()).norm() / before[name].norm()).item()
         assert shrink == pytest.approx(0.1 if p.ndim > 1 else 0.0, abs=0.01), name
@@ -51,7 +49,7 @@ def test_dropout_acts_while_training():
             return self.model(**batch)
 
     probe = Probe().eval()
-    fit(probe, DATA, steps=2, lr=1e-3, batch_size=4, progress=None)
+    train(probe, steps=2, lr=1e-3)
     assert probe.modes == [True, True] and not probe.training
 
 

@@ -8,10 +8,11 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import pefteach.model.decoder as transformer
+from helpers import TINY, logits, randomise
 from pefteach.model.base import load_base
 from pefteach.model.decoder import Config, Decoder, KVCache, attention, generate
 from pefteach.paths import BASE
-from tiny import TINY, randomise
+from pefteach.workshop.parity.compare import difference
 
 VARIANTS = {
     "grouped heads, biases, tied": {},
@@ -33,19 +34,13 @@ def pair(tmp_path, **variant):
     return Decoder.from_pretrained(tmp_path), LlamaForCausalLM.from_pretrained(tmp_path).eval()
 
 
-def difference(ours, theirs, batch) -> float:
-    real = batch["attention_mask"].bool()
-    with torch.no_grad():
-        return (ours(**batch).logits - theirs(**batch).logits)[real].abs().max().item()
-
-
 @pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS)
 @pytest.mark.parametrize("side", ["right", "left"])
 def test_logits_equal_transformers(tmp_path, batch, variant, side):
     if side == "left":
         batch["attention_mask"] = batch["attention_mask"].flip(1)
     ours, theirs = pair(tmp_path, **variant)
-    assert difference(ours, theirs, batch) <= 1e-5
+    assert difference(logits(ours, batch), logits(theirs, batch), batch) <= 1e-5
 
 
 @pytest.mark.parametrize(
@@ -68,21 +63,22 @@ def test_the_comparison_sees_a_fault(tmp_path, batch, monkeypatch, fault):
         monkeypatch.setattr(transformer, "F", SimpleNamespace(**{**vars(torch.nn.functional), attribute: wrong}))
     else:
         monkeypatch.setattr(getattr(transformer, owner) if owner else transformer, attribute, wrong)
-    assert difference(ours, theirs, batch) > 1e-3
+    assert difference(logits(ours, batch), logits(theirs, batch), batch) > 1e-3
 
 
 def test_opens_what_transformers_saves(tmp_path, batch):
     theirs = randomise(LlamaForCausalLM(LlamaConfig(**TINY, attention_bias=True, tie_word_embeddings=False))).eval()
     theirs.save_pretrained(tmp_path, max_shard_size="100KB")
     assert (tmp_path / "model.safetensors.index.json").exists()
-    assert difference(Decoder.from_pretrained(tmp_path), theirs, batch) <= 1e-5
+    assert difference(logits(Decoder.from_pretrained(tmp_path), batch), logits(theirs, batch), batch) <= 1e-5
 
 
 def test_the_base_equals_transformers():
     ours, tokenizer = load_base()
     theirs = LlamaForCausalLM.from_pretrained(BASE).eval()
     ids = torch.tensor([tokenizer.encode("The Lost Kite\nOne windy morning, Mia took her red kite to the park.").ids])
-    assert difference(ours, theirs, {"input_ids": ids, "attention_mask": torch.ones_like(ids)}) <= 1e-5
+    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    assert difference(logits(ours, batch), logits(theirs, batch), batch) <= 1e-5
 
 
 def test_weights_on_request_belong_to_the_same_logits(model, batch):

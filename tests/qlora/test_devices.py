@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from devices import DEVICES
+from helpers import DEVICES, TINY
 from pefteach.methods import LoRA, attach
 from pefteach.model.decoder import Config, Decoder
 from pefteach.paths import ROOT
@@ -19,7 +19,6 @@ from pefteach.training import fit as train
 from pefteach.training.fit import fit
 from pefteach.training.optimizers import optimizer_for
 from pefteach.training.processes import Accelerated
-from tiny import TINY
 
 bnb = pytest.importorskip("bitsandbytes")
 

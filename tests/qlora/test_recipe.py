@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from devices import DEVICES
+from helpers import DEVICES
 from pefteach.memory.count import SavedActivations
 from pefteach.methods import attached, detach
 from pefteach.methods.qlora import norms_in_float32, prepare_qlora
@@ -16,20 +16,13 @@ from pefteach.model.recompute import recompute_blocks
 from pefteach.quant import quantise
 from pefteach.quant.load import block_linears, four_bit_weight
 from pefteach.training.optimizers import optimizer_for
+from pefteach.workshop.parity.compare import shake
 from pefteach.workshop.parity.families import make, make_batch
 
 
 def loss_of(model, batch):
     logits = model(**batch).logits[:, :-1].float()
     return cross_entropy(logits.flatten(0, 1), batch["input_ids"][:, 1:].flatten())
-
-
-def shaken(adapter):
-    """B away from zero, or A would get no gradient."""
-    torch.manual_seed(1)
-    with torch.no_grad():
-        for parameter in adapter.trained_tensors().values():
-            parameter.add_(torch.randn_like(parameter) * 0.05)
 
 
 @pytest.mark.parametrize("family", ["ours", "llama", "gpt2"])
@@ -79,7 +72,7 @@ def test_a_32_bit_model_keeps_its_norms_as_they_are():
 
 def checkpointed(family="llama", **settings):
     model, batch = make(family).train(), make_batch(family)
-    shaken(prepare_qlora(model, 3, 7.0, **settings))
+    shake(prepare_qlora(model, 3, 7.0, **settings).trained_tensors())
     model.config.use_cache = False
     return model, batch
 
@@ -154,7 +147,7 @@ def test_twenty_steps_like_bitsandbytes_and_peft(device):
 def test_detaching_leaves_the_4_bit_model():
     model, batch = quantise(make("llama")), make_batch("llama")
     before = model(**batch).logits
-    shaken(prepare_qlora(model, 3, 7.0))
+    shake(prepare_qlora(model, 3, 7.0).trained_tensors())
     assert not torch.equal(model(**batch).logits, before)
     assert list(attached(model)) == ["default"]
     detach(model)

@@ -16,14 +16,14 @@ SHAPES = (
 
 def tensors():
     """(name, tensor, block size): every shape, precision and block size, and the special cases of each."""
-    dice = torch.Generator().manual_seed(0)
+    rng = torch.Generator().manual_seed(0)
     found = []
     for i, shape in enumerate(SHAPES):
         for j, dtype in enumerate(DTYPES):
             block_size = BLOCK_SIZES[(3 * i + j) % len(BLOCK_SIZES)]
-            found.append((f"normal {shape}", torch.randn(shape, generator=dice).to(dtype) * 0.02, block_size))
+            found.append((f"normal {shape}", torch.randn(shape, generator=rng).to(dtype) * 0.02, block_size))
     for dtype in DTYPES:
-        x = torch.randn(33, 70, generator=dice)
+        x = torch.randn(33, 70, generator=rng)
         with_zeros = x.clone()
         with_zeros[5:12] = 0  # whole blocks of zeros among others
         ties = torch.cat([torch.ones(1), MIDPOINTS, MIDPOINTS.nextafter(torch.ones(1)), torch.zeros(33)])

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from devices import DEVICES
+from helpers import DEVICES
 from pefteach.quant import quantise_4bit
 from pefteach.quant.blockwise import boundaries
 from quant import peer

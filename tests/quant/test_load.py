@@ -1,16 +1,16 @@
 """Whole models in 4 bits, by either back end, with adapters on them; and bitsandbytes' faults on AVX-512 kept out."""
 
-import copy
-
 import pytest
 import torch
 from torch import nn
 
+from helpers import same, snapshot, train_by_hand
 from pefteach.measure.parameters import count_parameters
 from pefteach.methods import BitFit, DoRA, FullFineTuning, LastLayers, LoRA, attach, detach
 from pefteach.model.base import load_base
 from pefteach.quant import Linear4bit, dequantise, load_in_4bit, quantise
 from pefteach.quant.load import block_linears, four_bit_weight, guard
+from pefteach.workshop.parity.compare import shake
 from pefteach.workshop.parity.families import make, make_batch
 from quant import peer
 
@@ -60,27 +60,15 @@ def test_a_model_takes_the_other_back_ends_state_dict(family):
     torch.testing.assert_close(ours(**batch).logits, theirs(**batch).logits, rtol=1e-4, atol=1e-5)
 
 
-def train(model, batch, steps=20):
-    """The losses of LoRA on all linear layers."""
-    torch.manual_seed(0)
-    attach(model, LoRA(3, 7.0, "all-linear"))
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
-    losses = []
-    for _ in range(steps):
-        logits = model(**batch).logits[:, :-1]
-        loss = nn.functional.cross_entropy(logits.flatten(0, 1), batch["input_ids"][:, 1:].flatten())
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    return losses
-
-
 @pytest.mark.parametrize("family", ["ours", "llama", "gpt2"])
 def test_lora_learns_alike_on_both_back_ends(family):
     batch = make_batch(family)
-    ours = train(quantise(make(family), double_quantisation=False).train(), batch)
-    theirs = train(quantise(make(family), "bitsandbytes", double_quantisation=False).train(), batch)
+    losses = []
+    for backend in ("pefteach", "bitsandbytes"):
+        model = quantise(make(family), backend, double_quantisation=False)
+        torch.manual_seed(0)
+        losses.append(train_by_hand(model, attach(model, LoRA(3, 7.0, "all-linear")), batch, steps=20))
+    ours, theirs = losses
     assert ours == pytest.approx(theirs, abs=1e-4)
     assert ours[-1] < 0.7 * ours[0]
 
@@ -92,9 +80,7 @@ def test_merging_is_into_a_dequantised_copy(family, backend):
     model = quantise(make(family), backend)
     bare = model(**batch).logits
     adapter = attach(model, LoRA(3, 7.0, "all-linear"))
-    with torch.no_grad():
-        for parameter in adapter.trained_tensors().values():
-            parameter.add_(torch.randn_like(parameter) * 0.1)
+    shake(adapter.trained_tensors())
     wanted = model(**batch).logits
     with pytest.raises(ValueError, match=r"is in few bits: call pefteach.quant.dequantise\(model\) first"):
         adapter.merge()
@@ -136,11 +122,11 @@ def test_counts_the_numbers_and_not_the_bytes():
 
 def test_detaching_leaves_the_4_bit_base_as_it_was():
     model, batch = quantise(make("ours")), make_batch("ours")
-    before, state = model(**batch).logits, copy.deepcopy(model.state_dict())
+    before, state = model(**batch).logits, snapshot(model)
     attach(model, LoRA())
     detach(model)
     assert torch.equal(model(**batch).logits, before)
-    assert all(torch.equal(tensor, state[key]) for key, tensor in model.state_dict().items())
+    assert same(model, state)
 
 
 def test_the_base_that_ships():

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from helpers import randomise, snapshot
 from pefteach.corpus.batches import IGNORE, Example, collate
 from pefteach.methods import AdaLoRA, LoRA, attach
 from pefteach.model.decoder import Config, Decoder
@@ -14,13 +15,8 @@ from pefteach.model.loss import next_token_loss
 from pefteach.training import fit as train
 from pefteach.training.fit import TrainingDiverged, batches_of, evaluate, fit, learning_rate
 from pefteach.training.processes import OneProcess
-from tiny import randomise
 
 DATA = [Example(tuple(range(3 + i, 10 + i + i % 3)), (False,) * 3 + (True,) * (4 + i % 3)) for i in range(10)]
-
-
-def weights(model):
-    return {k: v.clone() for k, v in model.state_dict().items()}
 
 
 def test_only_what_counts_counts():
@@ -96,7 +92,7 @@ def test_every_example_once_a_round():
 
 
 def test_frozen_stays_and_gradients_are_clipped(model):
-    stored = weights(model)
+    stored = snapshot(model)
     attach(model, LoRA(3, 7.0))
     fit(model, DATA, steps=3, lr=1e-2, clip=1e-9, weight_decay=0.5, batch_size=4, progress=None)
     for key, value in model.state_dict().items():
@@ -111,12 +107,12 @@ def test_schedules(schedule, last):
     assert all(a >= b for a, b in pairwise(rate[10:]))
 
 
-def test_a_diverging_run_keeps_the_last_good_weights(model):
+def test_a_diverging_run_keeps_the_last_good_snapshot(model):
     attach(model, LoRA(3, 7.0))
     good = []
 
     def data(step):
-        good.append(weights(model))
+        good.append(snapshot(model))
         batch = collate(DATA)
         if step == 3:  # poison the frozen base: from now on the loss is not a number
             model.model.norm.weight.data.fill_(float("nan"))

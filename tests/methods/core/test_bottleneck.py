@@ -13,7 +13,7 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from contract.checks import refuses
+from helpers import logits, model_with, real, refuses, same, snapshot, trained_numbers
 from pefteach.interop import load_adapter, load_from_adapters, save_adapter, save_to_adapters
 from pefteach.interop.adapters_files import library_config, library_names, method_of
 from pefteach.methods import (
@@ -30,7 +30,7 @@ from pefteach.methods import (
 )
 from pefteach.methods.core.sites import Sites
 from pefteach.methods.houlsby import HoulsbyPart
-from pefteach.workshop.parity.compare import shake
+from pefteach.workshop.parity.compare import difference, shake
 from pefteach.workshop.parity.families import SIZES, make, make_batch
 from pefteach.workshop.parity.reference import in_adapters
 
@@ -45,28 +45,11 @@ FAMILIES = ("llama", "qwen2", "gpt2", "bert")
 every_kind = pytest.mark.parametrize("method", KINDS.values(), ids=KINDS)
 
 
-def logits(model, batch):
-    with torch.no_grad():
-        output = model(**batch).logits
-    return output[batch["attention_mask"].bool()]
-
-
-def largest(a, b) -> float:
-    return (a - b).abs().max().item()
-
-
-def filled(family, method):
-    model = make(family)
-    adapter = attach(model, method)
-    shake(adapter.trained_tensors())
-    return model, adapter
-
-
 # How they start
 
 
 def test_starts_like_the_library():
-    """The same dice give the same start values."""
+    """The same random numbers give the same start values."""
     for init in ("near", "bert", "zero"):
         for method in (HoulsbyAdapters(size=7, init=init), ParallelAdapters(size=7, init=init)):
             ours, theirs = make("llama"), make("llama")
@@ -89,7 +72,7 @@ def test_starts_near_the_base():
         for init in ("near", "bert", "zero"):
             model = make("llama")
             attach(model, kind(size=16, init=init))
-            moved[init] = largest(logits(model, batch), before) / before.abs().max().item()
+            moved[init] = difference(logits(model, batch), before, batch) / real(before, batch).abs().max().item()
         assert moved["zero"] == 0
         assert 0 < moved["near"] < moved["bert"] < 0.05
 
@@ -110,7 +93,7 @@ def test_counts_what_the_formula_says():
     for method, count in ((HoulsbyAdapters(), 2320), (PfeifferAdapters(), 1160), (ParallelAdapters(), 8384)):
         adapter = attach(model, method)
         trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-        assert trained == sum(p.numel() for p in adapter.trained_tensors().values()) == count
+        assert trained == trained_numbers(adapter) == count
         assert method.trained_parameters(model) == count
         detach(model)
     assert ParallelAdapters(scale="learned").trained_parameters(model) == 8384 + 2
@@ -118,18 +101,18 @@ def test_counts_what_the_formula_says():
 
 def test_places():
     """Two per block for Houlsby, one for the others, and nothing trained where the stream is read."""
-    sites = {name: set(filled("llama", method)[1].parts) for name, method in KINDS.items()}
+    sites = {name: set(model_with(method, "llama")[1].parts) for name, method in KINDS.items()}
     block = "model.layers.1."
     assert {path for path in sites["Houlsby"] if block in path} == {f"{block}self_attn", f"{block}mlp"}
     for name in ("Pfeiffer", "parallel"):
         assert {p for p in sites[name] if block in p} == {f"{block}mlp", f"{block}post_attention_layernorm"}
-    assert not any("layernorm" in key for key in filled("llama", KINDS["parallel"])[1].trained_tensors())
+    assert not any("layernorm" in key for key in model_with(KINDS["parallel"], "llama")[1].trained_tensors())
 
 
 @pytest.mark.parametrize("family", ["gpt2", "bert"])
 @every_kind
 def test_stands_behind_the_dropout_of_the_base(family, method):
-    """In training, with the same dice, so that the base's own dropout drops the same numbers in both."""
+    """In training, with the same random numbers, so that the base's own dropout drops the same numbers in both."""
     base = make(family)
     for module in base.modules():
         if isinstance(module, torch.nn.Dropout):
@@ -139,11 +122,11 @@ def test_stands_behind_the_dropout_of_the_base(family, method):
     reference = in_adapters(base, adapter)
     shake(adapter.trained_tensors())
     reference.take_over(adapter)
-    results = []
+    batch, results = make_batch(family), []
     for model in (ours.train(), reference.model.train()):
         torch.manual_seed(3)
-        results.append(logits(model, make_batch(family)))
-    assert largest(*results) <= 1e-5
+        results.append(logits(model, batch))
+    assert difference(*results, batch) <= 1e-5
 
 
 def test_dropout_takes_its_share_of_the_update():
@@ -169,14 +152,14 @@ def test_hidden_states_are_those_with_the_adapter(method):
     with torch.no_grad():
         mine, yours = (m(**batch, output_hidden_states=True).hidden_states for m in (ours, reference.model))
     assert len(mine) == len(yours) == 3
-    assert all(largest(a, b) <= 1e-5 for a, b in zip(mine, yours, strict=True))
+    assert all((a - b).abs().max() <= 1e-5 for a, b in zip(mine, yours, strict=True))
 
 
 @every_kind
 def test_works_with_gradient_checkpointing(method):
     gradients = []
     for checkpointing in (False, True):
-        model, adapter = filled("llama", method)
+        model, adapter = model_with(method, "llama")
         model.train()
         if checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
@@ -198,7 +181,7 @@ def test_distilbert_equals_the_library(method):
     shake(adapter.trained_tensors())
     assert reference.peers.keys() == adapter.trained_tensors().keys()
     reference.take_over(adapter)
-    assert largest(logits(ours, batch), logits(reference.model, batch)) <= 1e-5
+    assert difference(logits(ours, batch), logits(reference.model, batch), batch) <= 1e-5
 
 
 # Beside other methods
@@ -212,9 +195,9 @@ def test_parallel_adapters_add_up_in_any_order():
     together = logits(model, batch)
     activate(model)
     activate(model, "b", "a")
-    assert largest(together, logits(model, batch)) <= 1e-5
+    assert difference(together, logits(model, batch), batch) <= 1e-5
     activate(model, "a")
-    assert largest(together, logits(model, batch)) > 1e-2
+    assert difference(together, logits(model, batch), batch) > 1e-2
 
 
 def test_serial_adapters_refuse_company_at_the_same_place():
@@ -228,7 +211,7 @@ def test_serial_adapters_refuse_company_at_the_same_place():
 @pytest.mark.parametrize("lora_first", [True, False])
 def test_goes_with_lora_inside_the_same_mlp_and_with_the_norms(lora_first):
     model, batch = make("llama"), make_batch("llama")
-    stored, before = {k: v.clone() for k, v in model.state_dict().items()}, logits(model, batch)
+    stored, before = snapshot(model), logits(model, batch)
     methods = {"lora": LoRA(3, 7.0, ("down_proj", "o_proj")), "houlsby": HoulsbyAdapters(size=7), "norms": Norms()}
     for name in methods if lora_first else reversed(methods):
         shake(attach(model, methods[name], name).trained_tensors())
@@ -236,10 +219,10 @@ def test_goes_with_lora_inside_the_same_mlp_and_with_the_norms(lora_first):
     all_three = logits(model, batch)
     for left_out in methods:
         activate(model, *(name for name in methods if name != left_out))
-        assert largest(all_three, logits(model, batch)) > 1e-3, f"{left_out} does nothing"
+        assert difference(all_three, logits(model, batch), batch) > 1e-3, f"{left_out} does nothing"
     for name in methods:
         detach(model, name)
-    assert model.state_dict().keys() == stored.keys() and torch.equal(logits(model, batch), before)
+    assert same(model, stored) and torch.equal(logits(model, batch), before)
 
 
 # What they refuse
@@ -287,7 +270,7 @@ def test_other_blocks_work_once_their_sites_are_named(kind, tmp_path):
     adapter = attach(model, kind(size=7, sites=sites))
     before = logits(model, batch)
     shake(adapter.trained_tensors())
-    assert largest(logits(model, batch), before) > 1e-3
+    assert difference(logits(model, batch), before, batch) > 1e-3
     save_adapter(model, tmp_path)
     assert load_adapter(other, tmp_path).method.sites == sites
     assert torch.equal(logits(other, batch), logits(model, batch))
@@ -302,7 +285,7 @@ def test_other_blocks_work_once_their_sites_are_named(kind, tmp_path):
 @every_kind
 def test_files_travel_both_ways(family, method, tmp_path):
     batch = make_batch(family)
-    ours, _ = filled(family, method)
+    ours, _ = model_with(method, family)
     save_to_adapters(ours, tmp_path / "ours")
     theirs = make(family)
     library.init(theirs)
@@ -310,15 +293,15 @@ def test_files_travel_both_ways(family, method, tmp_path):
     theirs.load_adapter(str(tmp_path / "ours"), use_safetensors=True, set_active=True, loading_info=report)
     theirs.eval()
     assert not report["missing_keys"] and not report["unexpected_keys"]
-    assert largest(logits(theirs, batch), logits(ours, batch)) <= 1e-5
+    assert difference(logits(theirs, batch), logits(ours, batch), batch) <= 1e-5
 
     theirs.add_adapter("another", library.BnConfig.from_dict(library_config(method, theirs)), set_active=True)
     shake({n: p for n, p in theirs.named_parameters() if ".another." in n}, seed=7)
     theirs.eval().save_adapter(str(tmp_path / "theirs"), "another", with_head=False, use_safetensors=True)
     again = make(family)
     loaded = load_from_adapters(again, tmp_path / "theirs", "mine")
-    assert largest(logits(again, batch), logits(theirs, batch)) <= 1e-5
-    assert largest(logits(again, batch), logits(ours, batch)) > 1e-3
+    assert difference(logits(again, batch), logits(theirs, batch), batch) <= 1e-5
+    assert difference(logits(again, batch), logits(ours, batch), batch) > 1e-3
     assert loaded.method.widths(again) == method.widths(again)
 
 
@@ -329,7 +312,7 @@ def test_the_file_of_the_decoder_opens_in_a_llama(model, batch, tmp_path):
     theirs = transformers.LlamaForCausalLM.from_pretrained(tmp_path / "base").eval()
     library.init(theirs)
     theirs.load_adapter(str(tmp_path / "adapter"), use_safetensors=True, set_active=True)
-    assert largest(logits(theirs, batch), logits(model, batch)) <= 1e-5
+    assert difference(logits(theirs, batch), logits(model, batch), batch) <= 1e-5
 
 
 @pytest.mark.parametrize("config", ["double_seq_bn", "seq_bn", "par_bn", "scaled_par_bn"])
@@ -340,7 +323,7 @@ def test_the_librarys_own_settings_are_understood(config, tmp_path):
     theirs.eval().save_adapter(str(tmp_path), "x", with_head=False, use_safetensors=True)
     ours = make("llama")
     loaded = load_from_adapters(ours, tmp_path)
-    assert largest(logits(ours, batch), logits(theirs, batch)) <= 1e-5
+    assert difference(logits(ours, batch), logits(theirs, batch), batch) <= 1e-5
     stored = json.loads((tmp_path / "adapter_config.json").read_text())["config"]
     again = library_config(loaded.method, ours)
     assert {key: stored.get(key) for key in again} == again
@@ -368,7 +351,7 @@ def test_the_size_survives_the_librarys_reduction_factor(D):
 
 
 def test_holds_exactly_the_promised_tensors():
-    model, _ = filled("bert", KINDS["Houlsby"])
+    model, _ = model_with(KINDS["Houlsby"], "bert")
     with tempfile.TemporaryDirectory() as folder:
         save_to_adapters(model, folder)
         stored = load_file(Path(folder) / "adapter.safetensors")
@@ -381,7 +364,7 @@ def test_holds_exactly_the_promised_tensors():
 
 
 def test_missing_and_unexpected_keys_are_listed():
-    source, _ = filled("llama", KINDS["Pfeiffer"])
+    source, _ = model_with(KINDS["Pfeiffer"], "llama")
     with tempfile.TemporaryDirectory() as folder:
         save_to_adapters(source, folder)
         weights = Path(folder) / "adapter.safetensors"
@@ -393,7 +376,7 @@ def test_missing_and_unexpected_keys_are_listed():
 
 
 def test_library_files_that_do_not_fit_are_refused_and_change_nothing(tmp_path):
-    source, _ = filled("llama", KINDS["Pfeiffer"])
+    source, _ = model_with(KINDS["Pfeiffer"], "llama")
     save_to_adapters(source, tmp_path)
     model = make("llama")
     keys = list(model.state_dict())
@@ -439,7 +422,7 @@ def test_only_bottlenecks_go_to_the_library(tmp_path):
 
 def test_our_own_file_says_which_method_it_is(tmp_path):
     for method in KINDS.values():
-        model, adapter = filled("gpt2", method)
+        model, adapter = model_with(method, "gpt2")
         save_adapter(model, tmp_path)
         config = json.loads((tmp_path / "adapter_config.json").read_text())
         assert config["peft_type"] is None and config["method"] == type(method).__name__

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from pefteach.corpus.batches import Example
+from helpers import same, snapshot, train
 from pefteach.interop import load_adapter, save_adapter
 from pefteach.methods import (
     BitFit,
@@ -25,7 +25,6 @@ from pefteach.methods import (
 from pefteach.methods.core.adapter import Method
 from pefteach.methods.core.wrapping import Part, PartsAdapter
 from pefteach.model.decoder import Config, Decoder, KVCache, generate
-from pefteach.training.fit import fit
 
 METHODS = {
     "full": FullFineTuning(),
@@ -36,20 +35,6 @@ METHODS = {
     "rslora": LoRA(3, 7.0, "all-linear", dropout=0.1, rslora=True),
 }
 every_method = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
-DATA = [Example(tuple(range(3 + i, 12 + i)), (False,) * 4 + (True,) * 5) for i in range(8)]
-
-
-def train(model, steps=4):
-    return fit(model, DATA, steps=steps, lr=1e-2, batch_size=4, progress=None)
-
-
-def snapshot(model):
-    return {k: v.clone() for k, v in model.state_dict().items()}
-
-
-def same(model, stored) -> bool:
-    now = model.state_dict()
-    return now.keys() == stored.keys() and all(torch.equal(now[k], stored[k]) for k in stored)
 
 
 @every_method

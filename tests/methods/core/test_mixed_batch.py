@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from helpers import logits
 from pefteach.methods import (
     IA3,
     AdaLoRA,
@@ -41,8 +42,7 @@ def served(family):
 def alone(model, batch, name):
     """The logits of a batch of which every row has this adapter."""
     activate(model, *[name] * (name is not None))
-    with torch.no_grad():
-        return model(**batch).logits
+    return logits(model, batch)
 
 
 def every_row_is_what_it_is_alone(family):
@@ -51,8 +51,8 @@ def every_row_is_what_it_is_alone(family):
     for i, one in enumerate(expected):
         assert all(i == j or not torch.allclose(one, other, atol=1e-2) for j, other in enumerate(expected))
     activate(model, "ia3")  # which one is active does not matter
-    with torch.no_grad(), mixed_batch(model, ROWS):
-        mixed = model(**batch).logits
+    with mixed_batch(model, ROWS):
+        mixed = logits(model, batch)
     for i, one in enumerate(expected):
         torch.testing.assert_close(mixed[i], one, atol=1e-5, rtol=1e-5)
 
