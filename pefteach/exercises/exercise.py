@@ -127,13 +127,10 @@ class ExerciseSet:
     """The exercises that go with one lesson: one notebook.
 
     Args:
-        lesson: the lesson's file name without its ending; the exercise notebook has the same.
-        goal: what you can do afterwards.
+        goal: what you write in it, as the end of a sentence.
         closing: what to read or do next.
     """
 
-    lesson: str
-    title: str
     goal: str
     exercises: tuple[Exercise, ...]
     closing: str

@@ -12,7 +12,7 @@ from pefteach.exercises.progress import Progress
 from pefteach.exercises.subject import Subject
 from pefteach.exercises.verdict import CANNOT_CHECK, RIGHT, WRONG, Note, Verdict, verdict
 from pefteach.exercises.worker import Worker
-from pefteach.lessons.catalogue import SETS, find
+from pefteach.lessons.catalogue import LESSONS, find
 
 
 def check(name: str, *, seed: int = 0, namespace: dict[str, Any] | None = None) -> Verdict:
@@ -61,14 +61,15 @@ def solution(name: str) -> Note:
 
 
 def progress() -> Note:
-    """Which exercises are right already."""
-    stored, lines, done = Progress(), [], 0
-    for group in SETS:
-        lines.append(group.lesson)
-        for exercise in group.exercises:
-            entry = stored.entry(exercise.name)
-            done += entry["status"] == RIGHT
+    """Which exercises are right already, lesson by lesson."""
+    stored, lines, right, count = Progress(), [], 0, 0
+    for lesson in LESSONS:
+        entries = {exercise.name: stored.entry(exercise.name) for exercise in lesson.exercises}
+        done = sum(entry["status"] == RIGHT for entry in entries.values())
+        lines.append(f"{lesson.number}. {lesson.title}: {done} of {len(entries)}")
+        for name, entry in entries.items():
             mark = {RIGHT: "✓", WRONG: "✗"}.get(entry["status"], "…")
             tries = f" (tries: {entry['tries']})" if entry["tries"] else ""
-            lines.append(f"  {mark} {exercise.name}: {entry['status']}{tries}")
-    return Note("Your progress", f"{done} of {sum(len(group.exercises) for group in SETS)} are right.", tuple(lines))
+            lines.append(f"  {mark} {name}: {entry['status']}{tries}")
+        right, count = right + done, count + len(entries)
+    return Note("Your progress", f"{right} of {count} are right.", tuple(lines))

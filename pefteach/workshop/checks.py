@@ -14,7 +14,7 @@ from rich.table import Table
 from pefteach.exercises.engine import answer, judge
 from pefteach.exercises.exercise import Exercise
 from pefteach.exercises.verdict import NOT_ATTEMPTED, RIGHT, WRONG, Verdict
-from pefteach.lessons.catalogue import SETS
+from pefteach.lessons.catalogue import LESSONS
 
 SEEDS = (0, 11, 12)
 """The visible check's, and those of the hidden tests."""
@@ -26,7 +26,7 @@ def print_checks(json: bool = False) -> int:
     Returns:
         0 if every answer got its verdict, else 1.
     """
-    rows = {exercise.name: list(check_rows(exercise)) for group in SETS for exercise in group.exercises}
+    rows = {exercise.name: list(check_rows(exercise)) for lesson in LESSONS for exercise in lesson.exercises}
     every = [row for of_one in rows.values() for row in of_one]
     failed = [row for row in every if not row["holds"]]
     if json:
@@ -34,11 +34,11 @@ def print_checks(json: bool = False) -> int:
         print(json_.dumps({"machine": platform.platform(), "versions": versions, "rows": every}, indent=2))
         return 1 if failed else 0
     table = Table("exercise", "lesson", "stub", "right answers", "mistakes named", title="Exercise checks")
-    for group in SETS:
-        for exercise in group.exercises:
+    for lesson in LESSONS:
+        for exercise in lesson.exercises:
             kinds = ([r["holds"] for r in rows[exercise.name] if r["kind"] == kind] for kind in ("stub", RIGHT, WRONG))
             cells = [f"{'✓' if all(held) else '✗'} {sum(held)}/{len(held)}" for held in kinds]
-            table.add_row(exercise.name, group.lesson, *cells)
+            table.add_row(exercise.name, lesson.name, *cells)
     console = Console()
     console.print(table)
     for row in failed:

@@ -3,7 +3,7 @@
 import nbformat
 import pytest
 
-from pefteach.workshop.build.lessons import METADATA
+from pefteach.workshop.build.stored import METADATA
 
 from .notebook import faults
 

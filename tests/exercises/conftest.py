@@ -3,9 +3,9 @@
 import pytest
 
 from pefteach.lessons import progress
-from pefteach.lessons.catalogue import SETS
+from pefteach.lessons.catalogue import LESSONS
 
-EXERCISES = [exercise for group in SETS for exercise in group.exercises]
+EXERCISES = [exercise for lesson in LESSONS for exercise in lesson.exercises]
 
 
 @pytest.fixture(autouse=True)

@@ -84,8 +84,8 @@ print(f"{count(base)[0]:,} parameters; adding up {len(names)} names: {by_name:,}
 
 # %%
 def problems(skill: str, number: int, seed: int) -> list:
-    dice = random.Random(f"{seed}:{skill}")
-    return [encode(tokenizer, *by_token(skill, dice)) for _ in range(number)]
+    rng = random.Random(f"{seed}:{skill}")
+    return [encode(tokenizer, *by_token(skill, rng)) for _ in range(number)]
 
 
 print(*by_token("rotate3", random.Random(0)))
@@ -411,9 +411,8 @@ assert min(first_block) > 0.5 and max(only_norms) < 0.3
 # 5. Compare methods only at the same new-task accuracy, and over several seeds.
 #
 # ## Now you
-# Open [the paired exercises](exercises/release/02_finetuning_and_its_cost/02_finetuning_and_its_cost.ipynb); in the
-# file browser they are under `exercises/release`. And here: raise the rows and the tokens in the explorer until
-# activations dominate. Which method helps then?
+# Open [the paired exercises](exercises/02_finetuning_and_its_cost.ipynb). And here: raise the rows and the tokens in
+# the explorer until activations dominate. Which method helps then?
 #
 # ## Sources
 # Loshchilov & Hutter 2019, *Decoupled Weight Decay Regularization* · Rajbhandari et al. 2020, *ZeRO* · Korthikanti et

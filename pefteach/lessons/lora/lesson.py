@@ -135,8 +135,8 @@ print(f"{len(wrapped)} layers wrapped, {count(mine):,} numbers trained, {count(b
 
 # %%
 def problems(skill: str, count: int, seed: int) -> list:
-    dice = random.Random(f"{seed}:{skill}")
-    return [encode(tokenizer, *by_token(skill, dice)) for _ in range(count)]
+    rng = random.Random(f"{seed}:{skill}")
+    return [encode(tokenizer, *by_token(skill, rng)) for _ in range(count)]
 
 
 def gradients(model: nn.Module) -> dict[str, float]:
@@ -533,8 +533,7 @@ assert min(fetched) > max(reached["q and v"]) + 0.5
 # out the rank, and DoRA (Liu et al., 2024) trains the length of each row apart from its direction.
 #
 # ## Now you
-# Open [the paired exercises](exercises/release/07_lora/07_lora.ipynb); in the file browser they are under
-# `exercises/release`.
+# Open [the paired exercises](exercises/07_lora.ipynb).
 #
 # ## Sources
 # Hu et al. 2021, *LoRA* · Aghajanyan et al. 2020, *Intrinsic Dimensionality Explains the Effectiveness of Language

@@ -220,8 +220,8 @@ ROWS, STEPS = 16, 25
 
 
 def problems(skill: str, count: int, seed: int) -> list[Example]:
-    dice = random.Random(f"{seed}:{skill}")
-    return [encode(tokenizer, *by_token(skill, dice)) for _ in range(count)]
+    rng = random.Random(f"{seed}:{skill}")
+    return [encode(tokenizer, *by_token(skill, rng)) for _ in range(count)]
 
 
 mine = put_in(copy.deepcopy(base), lambda layer: QLoRALinear(layer, rank=8, alpha=16))
@@ -432,8 +432,7 @@ assert bits / 16 > 0.25 and low / whole < 0.25 and whole - high > high - low
 # of the run; AdaLoRA (lesson 10, being written) shares out the rank.
 #
 # ## Now you
-# Open [the paired exercises](exercises/release/09_qlora/09_qlora.ipynb); in the file browser they are under
-# `exercises/release`.
+# Open [the paired exercises](exercises/09_qlora.ipynb).
 #
 # ## Sources
 # Dettmers, Pagnoni, Holtzman & Zettlemoyer 2023, *QLoRA: Efficient Finetuning of Quantized LLMs* · Dettmers &

@@ -490,8 +490,8 @@ Picture(
 #    of this course picks among them, or adds beside them.
 #
 # ## Now you
-# Open [the paired exercises](exercises/release/01_transformer_review/01_transformer_review.ipynb): you write these
-# parts again, and a check names your mistakes. In the file browser they are under `exercises/release`.
+# Open [the paired exercises](exercises/01_transformer_review.ipynb): you write these parts again, and a check names
+# your mistakes.
 #
 # ## Sources
 # Vaswani et al. 2017, *Attention Is All You Need* · Zhang & Sennrich 2019, *Root Mean Square Layer Normalization* ·

@@ -1,4 +1,4 @@
-"""Build the lessons: ``lessons/<name>/lesson.py`` is what people write, ``course/NN_name.ipynb`` what they open.
+"""Builds a lesson: ``lessons/<name>/lesson.py`` is what people write, ``course/NN_name.ipynb`` what they open.
 
 A source is a script in jupytext's percent format. Building runs it in a fresh kernel and stores the outputs, cleaned
 so that the same source gives the same bytes again: no widget state, no timings, nothing that names this computer.
@@ -20,8 +20,8 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 
-from pefteach.lessons.catalogue import LESSONS, Lesson
-from pefteach.paths import COURSE, ROOT
+from pefteach.paths import ROOT
+from pefteach.workshop.build.stored import as_text, metadata
 
 LARGEST = 500_000  # bytes; a larger notebook is slow to open, to diff and to clone
 SECONDS_PER_CELL = 600
@@ -30,10 +30,6 @@ ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
 }  # no bars with rates in the outputs; no lesson may need a network
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
-METADATA = {
-    "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
-    "language_info": {"name": "python"},
-}
 KEPT = ("tags", "nbval")  # of a cell's metadata: what the comparison of outputs reads
 
 
@@ -46,79 +42,36 @@ class Timing:
     slowest_seconds: float
 
 
-def build_course(names: list[str], check: bool) -> int:
-    """Build lessons and store them, or check without running anything that what is stored is what the sources say.
+def build_lesson(source: Path, out: Path, end: str = "") -> Timing:
+    """Run a source in the folder of its notebook ``out``, and write the notebook.
 
-    With names, those lessons only; with none, every lesson and the student versions of the exercises.
-
-    Returns:
-        An exit status: 0, or 1 if a lesson raised or something is stale. What it was is printed.
-
-    Raises:
-        ValueError: a name that is no lesson.
-    """
-    lessons = lessons_named(names)
-    problems = []
-    for lesson in lessons:
-        try:
-            if check:
-                check_lesson(lesson.source, lesson.name, COURSE)
-            else:
-                timing = build_lesson(lesson.source, lesson.name, COURSE)
-                print(
-                    f"{lesson.name}: {timing.seconds:.1f} s, slowest is cell {timing.slowest_cell} "
-                    f"with {timing.slowest_seconds:.1f} s",
-                    flush=True,
-                )
-        except ValueError as error:
-            problems.append(str(error))
-            print(error, file=sys.stderr, flush=True)
-    if not names:
-        from pefteach.workshop.build.students import build_release
-
-        known = {lesson.name for lesson in lessons}
-        orphans = [path.name for path in sorted(COURSE.glob("[0-9]*.ipynb")) if path.stem not in known]
-        stale = [f"{name} is no lesson of the catalogue: delete it" for name in orphans]
-        stale += [f"{thing} is stale: run `pefteach build`" for thing in build_release(check)]
-        print("\n".join(stale), file=sys.stderr, end="\n" if stale else "")
-        problems += stale
-    return 1 if problems else 0
-
-
-def lessons_named(names: list[str]) -> list[Lesson]:
-    """The named lessons, or all of them, in the course's order.
-
-    Raises:
-        ValueError: a name that is no lesson.
-    """
-    found = {lesson.name: lesson for lesson in LESSONS}
-    for name in names:
-        if name not in found:
-            raise ValueError(f"no lesson is called {name!r}; there are: {', '.join(found)}")
-    return [lesson for name, lesson in found.items() if not names or name in names]
-
-
-def build_lesson(source: Path, name: str, out: Path) -> Timing:
-    """Run a source with ``out`` as its working directory and write ``out/<name>.ipynb``.
+    Args:
+        end: markdown for one more cell at the end.
 
     Raises:
         ValueError: a cell raised, took too long or killed the kernel, or its output can't be stored; the notebook of
             the last build stays as it was.
     """
-    notebook = nbformat.v4.new_notebook(cells=jupytext.read(source).cells, metadata=METADATA)
+    notebook = written(source, end)
     start = time.perf_counter()
-    per_cell = run(notebook, out, name)
+    per_cell = run(notebook, out.parent, out.stem)
     seconds = time.perf_counter() - start
-    text = as_text(clean(notebook, name))
+    text = as_text(clean(notebook, out.stem))
     for sentence in unfit(notebook):
-        raise ValueError(f"{name}: {sentence}")
+        raise ValueError(f"{out.stem}: {sentence}")
     if len(text.encode()) > LARGEST:
         raise ValueError(
-            f"{name}: the notebook would be {len(text.encode()) // 1000} kB, more than {LARGEST // 1000} kB: "
+            f"{out.stem}: the notebook would be {len(text.encode()) // 1000} kB, more than {LARGEST // 1000} kB: "
             f"draw smaller or fewer pictures"
         )
-    (out / f"{name}.ipynb").write_text(text, encoding="utf-8")
+    out.write_text(text, encoding="utf-8")
     return Timing(seconds, 1 + per_cell.index(max(per_cell)), max(per_cell))
+
+
+def written(source: Path, end: str) -> NotebookNode:
+    """A source as a notebook that was not run, with the cell ``end`` if there is any."""
+    cells = jupytext.read(source).cells
+    return nbformat.v4.new_notebook(cells=[*cells, *([nbformat.v4.new_markdown_cell(end)] if end else [])])
 
 
 def run(notebook: NotebookNode, folder: Path, name: str) -> list[float]:
@@ -155,7 +108,7 @@ def run(notebook: NotebookNode, folder: Path, name: str) -> list[float]:
 
 def clean(notebook: NotebookNode, stem: str) -> NotebookNode:
     """Take out, in place, what differs from run to run or from computer to computer."""
-    notebook.metadata = nbformat.from_dict(METADATA)
+    notebook.metadata = nbformat.from_dict(metadata(title=first_line(notebook.cells[0]).lstrip("# ")))
     for index, cell in enumerate(notebook.cells):
         cell["id"] = f"{stem}-{index}"
         cell.metadata = nbformat.from_dict({key: cell.metadata[key] for key in KEPT if key in cell.metadata})
@@ -186,25 +139,25 @@ def unfit(notebook: NotebookNode) -> list[str]:
     return found
 
 
-def check_lesson(source: Path, name: str, out: Path) -> None:
-    """Compare a stored notebook with its source, running nothing.
+def check_lesson(source: Path, out: Path, end: str = "") -> None:
+    """Compare a stored notebook with its source and the cell ``end``, running nothing.
 
     Raises:
         ValueError: says how the notebook is stale, or that it is not as a build writes it.
     """
-    path, again = out / f"{name}.ipynb", f"run `pefteach build {name}`"
-    if not path.exists():
-        raise ValueError(f"{path.name} does not exist: {again}")
-    text = path.read_text(encoding="utf-8")
-    notebook, written = nbformat.reads(text, 4), jupytext.read(source)
+    again = f"run `pefteach build {out.stem}`"
+    if not out.exists():
+        raise ValueError(f"{out.name} does not exist: {again}")
+    text = out.read_text(encoding="utf-8")
+    notebook = nbformat.reads(text, 4)
     of = lambda cell: (cell.cell_type, cell.source, {key: cell.metadata[key] for key in KEPT if key in cell.metadata})
-    if [of(cell) for cell in notebook.cells] != [of(cell) for cell in written.cells]:
-        raise ValueError(f"{path.name} differs from its source: {again}")
+    if list(map(of, notebook.cells)) != list(map(of, written(source, end).cells)):
+        raise ValueError(f"{out.name} differs from its source: {again}")
     counts = [cell.execution_count for _, cell in code_cells(notebook)]
     if counts != list(range(1, len(counts) + 1)):
-        raise ValueError(f"{path.name} was not run from top to bottom: {again}")
-    if unfit(notebook) or as_text(clean(notebook, name)) != text:
-        raise ValueError(f"{path.name} is not as a build writes it: {again}")
+        raise ValueError(f"{out.name} was not run from top to bottom: {again}")
+    if unfit(notebook) or as_text(clean(notebook, out.stem)) != text:
+        raise ValueError(f"{out.name} is not as a build writes it: {again}")
 
 
 def code_cells(notebook: NotebookNode) -> list[tuple[int, NotebookNode]]:
@@ -214,7 +167,3 @@ def code_cells(notebook: NotebookNode) -> list[tuple[int, NotebookNode]]:
 
 def first_line(cell: NotebookNode) -> str:
     return cell.source.strip().split("\n")[0]
-
-
-def as_text(notebook: NotebookNode) -> str:
-    return nbformat.writes(notebook) + "\n"

@@ -1,21 +1,28 @@
-"""The masters: one notebook per set of exercises, in nbgrader's source format."""
+"""The masters: a lesson's exercises as one notebook in nbgrader's source format, with solutions and hidden tests."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
 
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from pefteach.exercises.exercise import PREAMBLE, Exercise, ExerciseSet
+from pefteach.exercises.exercise import PREAMBLE, Exercise
+from pefteach.lessons.catalogue import Lesson
+from pefteach.paths import COURSE
+from pefteach.workshop.build.links import end_of_exercises, exercises_title, lesson_link, lesson_title
+from pefteach.workshop.build.stored import differs, metadata, store
 
 HIDDEN_SEEDS = (11, 12)
 VISIBLE_POINTS, HIDDEN_POINTS = 1, 2
 
 FRAME = """\
-# Exercises: {title}
+# {title}
 
 **Goal:** {goal}.
 
-**Time:** about {minutes} minutes for {count} exercises. **Read first:** [the lesson](../../../{lesson}.ipynb).
+**Time:** about {minutes} minutes for {count} exercises. **Read first:** {lesson}.
 
 How it works:
 
@@ -52,20 +59,52 @@ for seed in {seeds}:
 ### END HIDDEN TESTS"""
 
 
-def make_master(group: ExerciseSet) -> NotebookNode:
-    """The master of a set: statements, solutions, visible and hidden tests. The same set gives the same bytes."""
-    minutes = sum(exercise.minutes for exercise in group.exercises)
-    count, first = len(group.exercises), group.exercises[0].name
+def write_masters(folder: Path, lessons: Iterable[Lesson]) -> list[Path]:
+    """Write ``folder/NN_name/NN_name.ipynb`` for every lesson: what nbgrader expects in its folder ``source``.
+
+    Returns:
+        The files that were written; a file that is there already and holds the same is left alone.
+
+    Raises:
+        ValueError: the folder is inside the course, or has files of these names that hold something else. Then
+            nothing is written.
+    """
+    if Path(folder).resolve().is_relative_to(COURSE.resolve()):
+        raise ValueError(f"{folder} is inside the course, where no solution may lie: name another folder")
+    masters = {Path(folder) / lesson.name / f"{lesson.name}.ipynb": make_master(lesson) for lesson in lessons}
+    new = {file: master for file, master in masters.items() if differs(file, master)}
+    if taken := [str(file) for file in new if file.exists()]:
+        raise ValueError(f"{', '.join(taken)} would be overwritten: move it away, or name another folder")
+    for file, master in new.items():
+        store(file, master)
+    return list(new)
+
+
+def make_master(lesson: Lesson, links: bool = False) -> NotebookNode:
+    """The master of a lesson's exercises: statements, solutions, visible and hidden tests.
+
+    Args:
+        links: link to the lessons, which holds in ``course/exercises`` only.
+    """
+    group, title = lesson.exercise_set, exercises_title(lesson)
     frame = FRAME.format(
-        title=group.title, goal=group.goal, minutes=minutes, count=count, lesson=group.lesson, first=first
+        title=title,
+        goal=group.goal,
+        minutes=sum(exercise.minutes for exercise in group.exercises),
+        count=len(group.exercises),
+        lesson=lesson_link(lesson, "../") if links else lesson_title(lesson),
+        first=group.exercises[0].name,
     )
     cells = [new_markdown_cell(frame.rstrip(), id="frame"), new_code_cell(SETUP, id="setup")]
     for number, exercise in enumerate(group.exercises, 1):
         cells += _cells(number, exercise)
-    closing = new_markdown_cell(f"## Done?\n\n{group.closing}", id="closing")
-    cells += [closing, new_code_cell("progress()", id="progress")]
-    kernel = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
-    return new_notebook(cells=cells, metadata={"kernelspec": kernel, "language_info": {"name": "python"}})
+    cells += [
+        new_markdown_cell(f"## Done?\n\n{group.closing}", id="closing"),
+        new_code_cell("progress()", id="progress"),
+    ]
+    if links:
+        cells.append(new_markdown_cell(end_of_exercises(lesson), id="links"))
+    return new_notebook(cells=cells, metadata=metadata(title))
 
 
 def _cells(number: int, exercise: Exercise) -> list[NotebookNode]:

@@ -10,8 +10,6 @@ from pefteach.lessons.finetuning_and_its_cost.exercises import (
 )
 
 SET = ExerciseSet(
-    lesson="02_finetuning_and_its_cost",
-    title="Fine-tuning and what it costs",
     goal="count what a model has, choose what trains, and say what that costs in bytes and in arithmetic",
     exercises=(
         count_parameters.EXERCISE,

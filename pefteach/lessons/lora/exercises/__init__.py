@@ -11,8 +11,6 @@ from pefteach.lessons.lora.exercises import (
 )
 
 SET = ExerciseSet(
-    lesson="07_lora",
-    title="LoRA",
     goal="write LoRA yourself: the layer, its start, its scale, its price, and the merge that makes it free to run",
     exercises=(
         lora_forward.EXERCISE,

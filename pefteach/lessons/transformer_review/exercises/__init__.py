@@ -4,8 +4,6 @@ from pefteach.exercises.exercise import ExerciseSet
 from pefteach.lessons.transformer_review.exercises import attention, repeat_kv, rms_norm, rotate, split_heads
 
 SET = ExerciseSet(
-    lesson="01_transformer_review",
-    title="The Transformer",
     goal="write the parts of a decoder that every method of this course later changes",
     exercises=(
         attention.EXERCISE,

@@ -33,7 +33,7 @@ def test_every_lesson_prints_what_is_stored(lesson, request):
 def built(tmp_path_factory):
     folder = tmp_path_factory.mktemp("built")
     (folder / "01_five.py").write_text(SOURCE)
-    build_lesson(folder / "01_five.py", folder)
+    build_lesson(folder / "01_five.py", folder / "01_five.ipynb")
     return folder / "01_five.ipynb"
 
 

@@ -7,6 +7,7 @@ import nbformat
 import pytest
 
 from pefteach.workshop.build import lessons as build
+from pefteach.workshop.build.stored import as_text
 
 SOURCE = """\
 # %% [markdown]
@@ -25,15 +26,15 @@ Drawing()
 # %%
 ipywidgets.IntSlider(3)
 """
+END = "[On](02_two.ipynb)"
 
 
 @pytest.fixture(scope="module")
 def course(tmp_path_factory):
     """A course of one lesson, built."""
     folder = tmp_path_factory.mktemp("course")
-    (folder / "source").mkdir()
-    (folder / "source" / "01_one.py").write_text(SOURCE)
-    timing = build.build_lesson(folder / "source" / "01_one.py", folder)
+    (folder / "lesson.py").write_text(SOURCE)
+    timing = build.build_lesson(folder / "lesson.py", folder / "01_one.ipynb", END)
     assert 1 <= timing.slowest_cell <= 3 and 0 < timing.slowest_seconds < timing.seconds
     return folder
 
@@ -41,11 +42,10 @@ def course(tmp_path_factory):
 @pytest.fixture
 def copy(course, tmp_path):
     """The built course, to be spoilt: its source and its notebook."""
-    (tmp_path / "source").mkdir()
-    source, notebook = tmp_path / "source" / "01_one.py", tmp_path / "01_one.ipynb"
+    source, notebook = tmp_path / "lesson.py", tmp_path / "01_one.ipynb"
     source.write_text(SOURCE)
     notebook.write_bytes((course / "01_one.ipynb").read_bytes())
-    return SimpleNamespace(folder=tmp_path, source=source, notebook=notebook)
+    return SimpleNamespace(source=source, notebook=notebook)
 
 
 def cells(path):
@@ -53,16 +53,18 @@ def cells(path):
 
 
 def test_a_second_build_writes_the_same_bytes(course, copy):
-    build.build_lesson(copy.source, copy.folder)
+    build.build_lesson(copy.source, copy.notebook, END)
     assert copy.notebook.read_bytes() == (course / "01_one.ipynb").read_bytes()
-    build.check_lesson(copy.source, copy.folder)
+    build.check_lesson(copy.source, copy.notebook, END)
 
 
 def test_what_is_stored(course):
     notebook = nbformat.read(course / "01_one.ipynb", 4)
     nbformat.validate(notebook)
-    assert set(notebook.metadata) == {"kernelspec", "language_info"}
-    assert [cell.id for cell in notebook.cells] == ["01_one-0", "01_one-1", "01_one-2", "01_one-3"]
+    assert set(notebook.metadata) == {"kernelspec", "language_info", "title"}
+    assert notebook.metadata.title == "A lesson"
+    assert [cell.id for cell in notebook.cells] == ["01_one-0", "01_one-1", "01_one-2", "01_one-3", "01_one-4"]
+    assert notebook.cells[-1].cell_type == "markdown" and notebook.cells[-1].source == END
     first, second, third = cells(course / "01_one.ipynb")
     assert [first.execution_count, second.execution_count, third.execution_count] == [1, 2, 3]
     assert first.metadata == {} and second.metadata == {"tags": ["raises-exception"], "nbval": {"rtol": 0.05}}
@@ -76,15 +78,15 @@ def test_what_is_stored(course):
 @pytest.mark.parametrize(
     ("code", "sentence"),
     [
-        ("x = 1\n# %%\nx = undefined\n", r"01_one.py: cell 2 \(x = undefined\) raised NameError: name 'undefined'"),
-        ("import os\n# %%\nos._exit(1)\n", r"01_one.py: cell 2 \(os._exit\(1\)\) killed its kernel"),
+        ("x = 1\n# %%\nx = undefined\n", r"01_one: cell 2 \(x = undefined\) raised NameError: name 'undefined'"),
+        ("import os\n# %%\nos._exit(1)\n", r"01_one: cell 2 \(os._exit\(1\)\) killed its kernel"),
     ],
 )
 def test_a_lesson_that_fails_keeps_the_old_notebook(copy, code, sentence):
     before = copy.notebook.read_bytes()
     copy.source.write_text("# %%\n" + code)
     with pytest.raises(ValueError, match=sentence):
-        build.build_lesson(copy.source, copy.folder)
+        build.build_lesson(copy.source, copy.notebook, END)
     assert copy.notebook.read_bytes() == before
 
 
@@ -93,7 +95,7 @@ def test_a_lesson_runs_beside_its_notebook_without_bars_or_network(copy):
         "# %%\nimport os\nfrom pathlib import Path\n"
         "print(Path('01_one.ipynb').exists(), os.environ['TQDM_DISABLE'], os.environ['HF_HUB_OFFLINE'])\n"
     )
-    build.build_lesson(copy.source, copy.folder)
+    build.build_lesson(copy.source, copy.notebook, END)
     assert cells(copy.notebook)[0].outputs[0].text == "True 1 1\n"
 
 
@@ -101,8 +103,8 @@ def test_a_large_notebook_is_refused(copy, monkeypatch):
     before = copy.notebook.read_bytes()
     monkeypatch.setattr(build, "run", lambda *_: [0.1])
     monkeypatch.setattr(build, "LARGEST", 1000)
-    with pytest.raises(ValueError, match=r"01_one.py: the notebook would be \d+ kB, more than 1 kB"):
-        build.build_lesson(copy.source, copy.folder)
+    with pytest.raises(ValueError, match=r"01_one: the notebook would be \d+ kB, more than 1 kB"):
+        build.build_lesson(copy.source, copy.notebook, END)
     assert copy.notebook.read_bytes() == before
 
 
@@ -125,7 +127,7 @@ def test_what_is_the_same_everywhere_may_stay():
 def spoil(path, change):
     notebook = nbformat.read(path, 4)
     change(notebook)
-    path.write_text(build.as_text(notebook))
+    path.write_text(as_text(notebook))
 
 
 def swap_counts(notebook):
@@ -136,6 +138,8 @@ STALE = {
     "deleted": (lambda c: c.notebook.unlink(), "does not exist"),
     "source edited": (lambda c: c.source.write_text(SOURCE.replace("one", "two")), "differs from its source"),
     "tag edited": (lambda c: c.source.write_text(SOURCE.replace("0.05", "0.06")), "differs from its source"),
+    "end edited": (lambda c: spoil(c.notebook, lambda n: n.cells[-1].update(source="")), "differs from its source"),
+    "end deleted": (lambda c: spoil(c.notebook, lambda n: n.cells.pop()), "differs from its source"),
     "cell added": (lambda c: c.source.write_text(SOURCE + "# %%\n2\n"), "differs from its source"),
     "run out of order": (lambda c: spoil(c.notebook, swap_counts), "not run from top to bottom"),
     "stripped": (lambda c: spoil(c.notebook, lambda n: n.cells[1].update(execution_count=None)), "not run from top"),
@@ -147,59 +151,8 @@ STALE = {
 
 @pytest.mark.parametrize("name", STALE)
 def test_a_stale_notebook_is_seen(copy, name):
-    build.check_lesson(copy.source, copy.folder)
+    build.check_lesson(copy.source, copy.notebook, END)
     change, sentence = STALE[name]
     change(copy)
     with pytest.raises(ValueError, match=sentence):
-        build.check_lesson(copy.source, copy.folder)
-
-
-@pytest.fixture
-def release(copy, monkeypatch):
-    """The command's surroundings: this course, and exercises of which ``stale`` are stale."""
-    state = SimpleNamespace(stale=[], calls=[])
-    fake = SimpleNamespace(build_release=lambda check: state.calls.append(check) or state.stale)
-    monkeypatch.setitem(sys.modules, "pefteach.workshop.build.students", fake)
-    monkeypatch.setattr(build, "COURSE", copy.folder)
-    return state
-
-
-def test_the_check_looks_at_lessons_and_exercises(copy, release, capsys):
-    assert build.build_course([], check=True) == 0 and release.calls == [True]
-    release.stale = ["exercises/release/01_one"]
-    assert build.build_course([], check=True) == 1
-    assert "exercises/release/01_one is stale" in capsys.readouterr().err
-    assert build.build_course(["01_one"], check=True) == 0 and len(release.calls) == 2  # a named lesson only
-
-
-def test_the_check_reports_every_stale_lesson_and_every_orphan(copy, release, capsys):
-    (copy.folder / "source" / "02_two.py").write_text("# %%\n1\n")
-    (copy.folder / "03_three.ipynb").write_text("{}")
-    assert build.build_course([], check=True) == 1
-    said = capsys.readouterr().err
-    assert "02_two.ipynb does not exist" in said and "03_three.ipynb has no source" in said
-
-
-def test_a_lesson_that_fails_does_not_stop_the_others(copy, release, capsys, monkeypatch):
-    (copy.folder / "source" / "02_two.py").write_text("# %%\n2\n")
-
-    def build_lesson(source, out):
-        if source.stem == "01_one":
-            raise ValueError("01_one.py: cell 1 raised")
-        return build.Timing(12.34, 3, 5.6)
-
-    monkeypatch.setattr(build, "build_lesson", build_lesson)
-    assert build.build_course([], check=False) == 1
-    said = capsys.readouterr()
-    assert said.out == "02_two: 12.3 s, slowest is cell 3 with 5.6 s\n" and said.err == "01_one.py: cell 1 raised\n"
-
-
-def test_an_unknown_name_lists_the_lessons(copy, release):
-    with pytest.raises(ValueError, match="no lesson is called '7_lora'; there are: 01_one"):
-        build.build_course(["7_lora"], check=False)
-
-
-def test_without_a_course_the_command_says_what_it_needs(tmp_path, monkeypatch):
-    monkeypatch.setattr(build, "COURSE", tmp_path)
-    with pytest.raises(ValueError, match="needs a clone of the whole repository"):
-        build.build_course([], check=True)
+        build.check_lesson(copy.source, copy.notebook, END)

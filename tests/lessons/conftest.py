@@ -1,17 +1,21 @@
-"""The lessons as they are stored, one test each."""
+"""One test per stored lesson, and one per exercise, for the tests that ask for it."""
 
 import nbformat
 import pytest
 
+from pefteach.lessons.catalogue import LESSONS as CATALOGUE
 from pefteach.paths import COURSE
 from pefteach.workshop.build.lessons import ENVIRONMENT
 
 LESSONS = sorted(COURSE.glob("[0-9][0-9]_*.ipynb"))
+EXERCISES = [exercise for lesson in CATALOGUE for exercise in lesson.exercises]
 
 
 def pytest_generate_tests(metafunc):
     if "lesson" in metafunc.fixturenames:
         metafunc.parametrize("lesson", LESSONS, ids=[path.stem for path in LESSONS])
+    if "exercise" in metafunc.fixturenames:
+        metafunc.parametrize("exercise", EXERCISES, ids=[exercise.name for exercise in EXERCISES])
 
 
 @pytest.fixture

@@ -70,8 +70,8 @@ def faults(notebook, name: str) -> list[str]:
         if "image/png" in output["data"] and len(alt.split()) < 4:
             found.append(f"a picture is described by {alt!r} only")
     found += [f"a picture without words: {link}" for link in re.findall(r"!\[\]\([^)]*\)", text(notebook))]
-    if f"exercises/release/{name}/{name}.ipynb" not in text(notebook):
-        found.append(f"does not point to exercises/release/{name}/{name}.ipynb")
+    if f"exercises/{name}.ipynb" not in text(notebook):
+        found.append(f"does not point to exercises/{name}.ipynb")
     return found
 
 
@@ -93,7 +93,7 @@ def good():
         new.new_code_cell("import torch", outputs=[picture]),
         new.new_markdown_cell("\n".join(parts[:2])),
         new.new_code_cell("assert 1 < 2"),
-        new.new_markdown_cell(parts[2] + "\n## Now you\n`exercises/release/01_x/01_x.ipynb`\n## Sources\nA paper"),
+        new.new_markdown_cell(parts[2] + "\n## Now you\n`exercises/01_x.ipynb`\n## Sources\nA paper"),
     ]
     return new.new_notebook(cells=cells)
 
