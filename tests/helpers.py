@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from pefteach.corpus.batches import Example
 from pefteach.methods import Adapter, Method, attach, attached
-from pefteach.training.fit import History, fit
+from pefteach.training import History, fit
 from pefteach.workshop.parity import compare
 from pefteach.workshop.parity.families import LLAMA, make
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from pefteach.methods import METHODS, Adapter, Method, attach
 from pefteach.methods.core.adapter import find_adapter
-from pefteach.training.checkpoint import whole
+from pefteach.training.sharding import whole
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from pefteach.memory.count import SavedActivations
 from pefteach.methods import Adapter, FullFineTuning, Method, attach, attached, detach
 from pefteach.model.loss import next_token_loss
-from pefteach.training.fit import Batch
+from pefteach.training.batches import Batch
 
 T = TypeVar("T")
 

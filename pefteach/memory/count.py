@@ -29,7 +29,8 @@ from pefteach.methods.core.adapter import attached
 from pefteach.model.loss import next_token_loss
 from pefteach.quant.double import NestedAbsmax
 from pefteach.quant.load import four_bit_weight
-from pefteach.training.fit import AdamW, Batch
+from pefteach.training.adamw import AdamW
+from pefteach.training.batches import Batch
 
 
 @dataclass(frozen=True)
@@ -168,7 +169,7 @@ def optimizer_bytes(optimizer: torch.optim.Optimizer) -> int:
 def measure_step(
     model: nn.Module, batch: Batch, make_optimizer: Callable[..., torch.optim.Optimizer] = AdamW, **forward: object
 ) -> Bytes:
-    """Take one step as :func:`pefteach.training.fit.fit` does, with a learning rate of 0, and count its bytes.
+    """Take one step as :func:`pefteach.training.fit` does, with a learning rate of 0, and count its bytes.
 
     Args:
         batch: ``input_ids``, ``attention_mask`` and ``labels``, each (B, T).

@@ -31,7 +31,7 @@ from pefteach.methods import Method, attach
 from pefteach.model.decoder import Config, Decoder
 from pefteach.model.recompute import recompute_blocks
 from pefteach.quant import quantise
-from pefteach.training.fit import AdamW
+from pefteach.training.adamw import AdamW
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "nf4": torch.bfloat16}  # nf4: of all but the 4 bits
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {

@@ -22,7 +22,8 @@ from pefteach.qlora.instructions import Instruction, encode_instruction, prompt_
 from pefteach.qlora.packing import collate_rows, leaks, pack
 from pefteach.qlora.settings import TRAINING, Settings, claim, remember
 from pefteach.quant.load import load_in_4bit, quantise
-from pefteach.training.fit import TrainingDiverged, batches_of, evaluate, fit
+from pefteach.training import TrainingDiverged, evaluate, fit
+from pefteach.training.batches import batches_of
 from pefteach.training.optimizers import optimizer_for
 from pefteach.training.peak import peak_memory
 from pefteach.training.processes import Accelerated

@@ -1,9 +1,11 @@
-"""What a training run needs to go on after it was killed, in one safetensors file."""
+"""The file from which a killed training run goes on, in safetensors' format."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,117 +14,122 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from pefteach.methods.core.adapter import Adapter
+from pefteach.training.history import History
+from pefteach.training.sharding import placed_like, whole
 
-def save_checkpoint(
-    file: Path,
-    named: Mapping[str, nn.Parameter],
-    optimizer: torch.optim.Optimizer,
-    remembered: Mapping[str, Tensor],
-    history: dict,
-    write: bool = True,
-) -> None:
-    """Store weights, the optimiser's state, what adapters remember and the history, first beside ``file``, then there.
+
+class Checkpoint:
+    """Stores the trained weights, the optimiser's state, what adapters remember, and the history.
 
     Args:
-        write: False in all processes of a run but one. All have to call it: a sharded tensor is gathered from them.
+        file: None to store nothing.
+        seconds: how often the run should save.
+        write: False in all processes of a run but one.
     """
-    tensors: dict[str, Any] = {f"weight:{name}": p.detach() for name, p in named.items()}
-    tensors |= {f"state:{name}": tensor for name, tensor in remembered.items()}
-    for name, p in named.items():
-        for key, value in optimizer.state[p].items():
-            tensors[f"{key}:{name}"] = value if isinstance(value, Tensor) else torch.tensor(value)
-    tensors = {key: whole(tensor).cpu().contiguous() for key, tensor in tensors.items()}  # one by one, off the GPU
-    if not write:
-        return
-    file = Path(file)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(".partial")
+
+    def __init__(
+        self,
+        file: Path | None,
+        seconds: float,
+        weights: Mapping[str, nn.Parameter],
+        optimizer: torch.optim.Optimizer,
+        adapters: Sequence[Adapter],
+        write: bool = True,
+    ):
+        self.file, self.seconds, self.write = None if file is None else Path(file), seconds, write
+        self.weights, self.optimizer = weights, optimizer
+        self.tensors: dict[str, Tensor] = {f"weight:{name}": p for name, p in weights.items()}
+        for adapter in adapters:
+            self.tensors |= {f"state:{adapter.name}.{key}": t for key, t in adapter.training_state().items()}
+        self.saved_at = time.monotonic()
+
+    def overdue(self) -> bool:
+        """Whether the last save is too long ago."""
+        return self.file is not None and time.monotonic() - self.saved_at > self.seconds
+
+    def save(self, history: History) -> None:
+        """Write the file. All processes have to call this: a sharded tensor is gathered from them."""
+        if self.file is None:
+            return
+        tensors = dict(self.tensors)
+        for name, p in self.weights.items():
+            for key, value in self.optimizer.state[p].items():
+                tensors[f"{key}:{name}"] = value if isinstance(value, Tensor) else torch.tensor(value)
+        tensors = {key: whole(t.detach()).cpu().contiguous() for key, t in tensors.items()}  # one by one, off the GPU
+        if self.write:
+            _write(self.file, tensors, {"history": json.dumps(asdict(history)), "optimizer": _name(self.optimizer)})
+        self.saved_at = time.monotonic()
+
+    @torch.no_grad()
+    def load(self) -> History:
+        """Put what the file holds back in its places, and return the history; a new one if there is no file.
+
+        Raises:
+            ValueError: a damaged file, or one of another model, method or optimiser.
+        """
+        if self.file is None or not self.file.exists():
+            return History()
+        found, history, optimizer = _read(self.file)
+        shapes = {key: value.shape for key, value in found.items() if key.startswith(("weight:", "state:"))}
+        if shapes != {key: tensor.shape for key, tensor in self.tensors.items()}:
+            raise ValueError(f"{self.file} belongs to another model or method; remove it to begin again")
+        if optimizer != _name(self.optimizer):
+            raise ValueError(f"{self.file} was written with another optimiser, {optimizer}; remove it to begin again")
+        for key, tensor in self.tensors.items():
+            tensor.copy_(placed_like(tensor, found[key]))
+        _restore(self.optimizer, self.weights, found)
+        return history
+
+
+def _write(file: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write a file whole or not at all."""
     # The 8-bit code book of an optimiser is one tensor under many names, which safetensors wants as copies.
     seen: set[int] = set()
     for key, tensor in tensors.items():
         tensors[key] = tensor.clone() if tensor.data_ptr() in seen else tensor
         seen.add(tensor.data_ptr())
-    save_file(tensors, partial, metadata={"history": json.dumps(history), "optimizer": _kind(optimizer)})
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_suffix(".partial")
+    save_file(tensors, partial, metadata=metadata)
     partial.replace(file)
 
 
-def load_checkpoint(
-    file: Path, named: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer, remembered: Mapping[str, Tensor]
-) -> dict:
-    """Take over what :func:`save_checkpoint` wrote, and return the history.
-
-    Raises:
-        ValueError: a damaged file, or one of another model, method or optimiser.
-    """
+def _read(file: Path) -> tuple[dict[str, Tensor], History, str]:
+    """Tensors, history and the optimiser's name."""
     try:
         with safe_open(file, "pt") as stored:
-            found = {k: stored.get_tensor(k) for k in stored.keys()}
-            history, kind = json.loads(stored.metadata()["history"]), stored.metadata()["optimizer"]
+            metadata = stored.metadata()
+            found = {key: stored.get_tensor(key) for key in stored.keys()}
+            return found, History(**json.loads(metadata["history"])), metadata["optimizer"]
     except (SafetensorError, TypeError, KeyError) as error:
         raise ValueError(f"{file} is damaged or no training checkpoint ({error}); remove it to begin again") from None
-    targets: dict[str, Tensor] = {f"weight:{name}": p for name, p in named.items()}
-    targets |= {f"state:{name}": tensor for name, tensor in remembered.items()}
-    shapes = {k: v.shape for k, v in found.items() if k.startswith(("weight:", "state:"))}
-    if shapes != {key: tensor.shape for key, tensor in targets.items()}:
-        raise ValueError(f"{file} belongs to another model or method; remove it to begin again")
-    if kind != _kind(optimizer):
-        raise ValueError(f"{file} was written with another optimiser, {kind}; remove it to begin again")
-    with torch.no_grad():
-        for key, tensor in targets.items():
-            tensor.copy_(_like(tensor, found[key]))
-        names = {p: name for name, p in named.items()}
-        states: dict[str, dict[str, Tensor]] = {name: {} for name in named}
-        for key, tensor in found.items():
-            part, _, name = key.partition(":")
-            if part not in ("weight", "state"):
-                states[name][part] = tensor
-        for i, group in enumerate(optimizer.param_groups):
-            for j, p in enumerate(group["params"]):
-                _fill(optimizer, (group, p, i, j), states[names[p]])
-    return history
 
 
-def _kind(optimizer: Any) -> str:
-    """Which optimiser it is: torch's and bitsandbytes' have one name but other states, and so have 8 and 32 bits."""
+def _name(optimizer: Any) -> str:
+    """A name for each optimiser whose states differ: AdamW of torch, and of bitsandbytes in 8 and in 32 bits."""
     made = type(optimizer)
     bits = getattr(getattr(optimizer, "args", None), "optim_bits", None)
     return f"{made.__module__}.{made.__qualname__}" + (f", {bits} bits" if bits else "")
 
 
-def _fill(optimizer: Any, place: tuple[dict, nn.Parameter, int, int], stored: dict[str, Tensor]) -> None:
-    """Give one parameter its state back."""
-    p = place[1]
-    if not hasattr(optimizer, "init_state"):
-        optimizer.state[p] = {key: _like(p, value) if value.ndim else value for key, value in stored.items()}
-    elif stored:
-        optimizer.init_state(*place)  # bitsandbytes' state has to lie in buffers of its own making
-        for key, value in optimizer.state[p].items():
-            if isinstance(value, Tensor):
-                value.copy_(stored[key])
-            else:
-                optimizer.state[p][key] = stored[key].item()
-
-
-def whole(tensor: Any) -> Tensor:
-    """The tensor itself, or what all processes together hold of a sharded one (torch's ``DTensor``)."""
-    return tensor.full_tensor() if _sharded(tensor) else tensor
-
-
-def local(tensor: Any) -> Tensor:
-    """The tensor itself, or this process's piece of a sharded one; not part of any graph."""
-    tensor = tensor.detach()
-    return tensor.to_local() if _sharded(tensor) else tensor
-
-
-def _sharded(tensor: Tensor) -> bool:
-    return hasattr(tensor, "full_tensor")  # importing DTensor, to ask for it, takes a while
-
-
-def _like(tensor: Any, value: Tensor) -> Tensor:
-    """``value`` where ``tensor`` is, and sharded as that is."""
-    value = value.to(tensor.device)
-    if not _sharded(tensor):
-        return value
-    from torch.distributed.tensor import distribute_tensor
-
-    return distribute_tensor(value, tensor.device_mesh, tensor.placements)
+def _restore(optimizer: Any, weights: Mapping[str, nn.Parameter], found: Mapping[str, Tensor]) -> None:
+    """Give an optimiser its state back: the tensors called ``key:name of the weight``."""
+    names = {p: name for name, p in weights.items()}
+    states: dict[str, dict[str, Tensor]] = {name: {} for name in weights}
+    for place, tensor in found.items():
+        key, _, name = place.partition(":")
+        if key not in ("weight", "state"):
+            states[name][key] = tensor
+    for i, group in enumerate(optimizer.param_groups):
+        for j, p in enumerate(group["params"]):
+            stored = states[names[p]]
+            if not hasattr(optimizer, "init_state"):
+                optimizer.state[p] = {key: placed_like(p, v) if v.ndim else v for key, v in stored.items()}
+            elif stored:
+                optimizer.init_state(group, p, i, j)  # bitsandbytes' state has to lie in buffers of its own making
+                for key, value in optimizer.state[p].items():
+                    if isinstance(value, Tensor):
+                        value.copy_(stored[key])
+                    else:
+                        optimizer.state[p][key] = stored[key].item()

@@ -1,6 +1,6 @@
 """One training run in several processes, each with its own rows of every batch.
 
-:func:`~pefteach.training.fit.fit` is written against :class:`OneProcess`. :class:`Accelerated` does the same on the
+:func:`~pefteach.training.loop.fit` is written against :class:`OneProcess`. :class:`Accelerated` does the same on the
 processes that ``accelerate launch`` started. A batch is the same at every number of processes: each takes every n-th
 row, weighs its loss by the tokens it holds, and the gradients are averaged. So the loss curve is the same, too.
 """
@@ -19,21 +19,21 @@ if TYPE_CHECKING:
 
 
 class OneProcess:
-    """A run that is this process alone."""
+    """A run in this process alone."""
 
     count, index = 1, 0
 
     @property
     def main(self) -> bool:
-        """Whether it is this process that writes files and draws progress bars."""
+        """Whether this is the process that writes files and draws progress bars."""
         return self.index == 0
 
     def prepare(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> nn.Module:
-        """What to call for a forward pass."""
+        """Return the module to call for a forward pass."""
         return model
 
-    def shares(self, batch: dict[str, Tensor], accumulate: int) -> Iterator[dict[str, Tensor]]:
-        """This process's rows of a batch (B, T), in ``accumulate`` parts.
+    def split_batch(self, batch: dict[str, Tensor], accumulate: int) -> Iterator[dict[str, Tensor]]:
+        """Yield this process's rows of a batch (B, T), in ``accumulate`` parts.
 
         Raises:
             ValueError: fewer rows than parts.
@@ -47,12 +47,12 @@ class OneProcess:
         for part in range(accumulate):
             yield {key: value[self.index + self.count * part :: parts] for key, value in batch.items()}
 
-    def only(self, model: nn.Module, now: bool) -> AbstractContextManager:
-        """A context in which a backward pass sends its gradients to the other processes only ``now``."""
+    def sync_gradients(self, model: nn.Module, now: bool) -> AbstractContextManager:
+        """A context in which a backward pass averages its gradients with the other processes' only if ``now``."""
         return nullcontext()
 
-    def total(self, *values: float) -> list[float]:
-        """The sums of numbers over all processes."""
+    def sum_over_processes(self, *values: float) -> list[float]:
+        """The sum of each number over all processes."""
         return list(values)
 
 
@@ -69,8 +69,8 @@ class Accelerated(OneProcess):
     def prepare(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> nn.Module:
         return self.accelerator.prepare(model, optimizer)[0]  # both at once: FSDP replaces the parameters in them
 
-    def only(self, model: nn.Module, now: bool) -> AbstractContextManager:
+    def sync_gradients(self, model: nn.Module, now: bool) -> AbstractContextManager:
         return nullcontext() if now else self.accelerator.no_sync(model)
 
-    def total(self, *values: float) -> list[float]:
+    def sum_over_processes(self, *values: float) -> list[float]:
         return self.accelerator.reduce(torch.tensor(values, device=self.accelerator.device), "sum").tolist()

@@ -19,7 +19,8 @@ from pefteach.corpus.stories import stories
 from pefteach.corpus.tokenizer import BOS, EOS, load_tokenizer, train_tokenizer
 from pefteach.measure.knowledge import story_text
 from pefteach.model.decoder import Config, Decoder
-from pefteach.training.fit import Batch, fit
+from pefteach.training import fit
+from pefteach.training.batches import Batch
 from pefteach.workshop.model_card import write_card
 
 

@@ -13,6 +13,7 @@ import pefteach.memory.count as memory
 import pefteach.memory.fake_tensors as shapes
 import pefteach.memory.rehearse as rehearsing
 from helpers import TINY
+from pefteach.choices import OPTIMIZERS as QLORA_OPTIMIZERS
 from pefteach.memory.count import Bytes, LiveBytes, measure_step, optimizer_bytes
 from pefteach.memory.formula import MODELS, plan
 from pefteach.memory.rehearse import OPTIMIZERS, rehearse
@@ -23,7 +24,6 @@ from pefteach.model.recompute import recompute_blocks
 from pefteach.quant import quantise
 from pefteach.quant.codebooks import boundaries, codebook
 from pefteach.quant.four_bit import _pairs
-from pefteach.training.optimizers import OPTIMIZERS as QLORA_OPTIMIZERS
 from pefteach.training.peak import peak_memory
 from pefteach.workshop.parity.cases import CASES
 from pefteach.workshop.parity.families import FAMILIES

@@ -13,7 +13,7 @@ from pefteach.methods.core.targets import find_blocks, find_linear
 from pefteach.methods.core.tensor_adapter import TensorAdapter
 from pefteach.methods.selective import BitFit, LastLayers
 from pefteach.model.modules import base_modules, base_parameters
-from pefteach.training import fit as train
+from pefteach.training import gradients
 
 FULL, LAST, BITFIT = "full fine-tuning", "last block", "BitFit"
 real_adamw = torch.optim.AdamW
@@ -21,14 +21,14 @@ real_adamw = torch.optim.AdamW
 
 def loss_on_everything(patch):
     flat = lambda logits, labels: F.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].clamp(min=0).flatten())
-    patch.setattr(train, "next_token_loss", flat)
+    patch.setattr(gradients, "next_token_loss", flat)
     patch.setattr(own, "next_token_loss", flat)
 
 
 def labels_shifted_twice(patch):
-    right = train.next_token_loss
+    right = gradients.next_token_loss
     twice = lambda logits, labels: right(logits[:, :-1], labels[:, 1:])
-    patch.setattr(train, "next_token_loss", twice)
+    patch.setattr(gradients, "next_token_loss", twice)
     patch.setattr(own, "next_token_loss", twice)
 
 

@@ -14,9 +14,9 @@ from pefteach.methods import LoRA, attach
 from pefteach.model.decoder import Config, Decoder
 from pefteach.paths import ROOT
 from pefteach.qlora.run import run
-from pefteach.training import checkpoint
-from pefteach.training import fit as train
-from pefteach.training.fit import fit
+from pefteach.training import checkpoint, fit
+from pefteach.training.adamw import AdamW
+from pefteach.training.checkpoint import Checkpoint
 from pefteach.training.optimizers import optimizer_for
 from pefteach.training.processes import Accelerated
 
@@ -77,7 +77,7 @@ def test_paged_adamw_goes_on_from_a_checkpoint(trained, device, bits, monkeypatc
     assert all(getattr(s, "is_paged", False) is (device == "cuda") for s in large)
     # Without its state the optimiser goes another way.
     trained(device, bits, 3, "lost")
-    monkeypatch.setattr(checkpoint, "_fill", lambda *_: None)
+    monkeypatch.setattr(checkpoint, "_restore", lambda *_: None)
     assert trained(device, bits, 6, "lost")[0] != pytest.approx(straight, abs=1e-4)
 
 
@@ -87,7 +87,7 @@ def test_another_optimisers_checkpoint_is_refused(trained, tmp_path):
     with pytest.raises(ValueError, match=r"was written with another optimiser, bitsandbytes.*32 bits; remove it"):
         trained("cpu", 8, 2, "there")
     with pytest.raises(ValueError, match="was written with another optimiser"), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bnb.optim, "AdamW", lambda groups, optim_bits, is_paged, **kw: train.AdamW(groups, **kw))
+        patch.setattr(bnb.optim, "AdamW", lambda groups, optim_bits, is_paged, **kw: AdamW(groups, **kw))
         trained("cpu", 32, 2, "there")
 
 
@@ -97,7 +97,7 @@ def test_a_gpu_gets_paged_states_unless_they_are_sharded(name, bits):
     optimizer = make_it([torch.nn.Parameter(torch.zeros(2))], lr=1.0)
     assert (type(optimizer), optimizer.is_paged, optimizer.args.optim_bits, note) == (bnb.optim.AdamW, True, bits, None)
     make_it, note = optimizer_for(name, torch.device("cuda"), sharded=True)
-    assert make_it is train.AdamW and note.startswith(f"{name} cannot be sharded")
+    assert make_it is AdamW and note.startswith(f"{name} cannot be sharded")
 
 
 # --- whole runs -----------------------------------------------------------------------------------------------------
@@ -110,15 +110,15 @@ def test_a_run_that_stopped_goes_on(device, backend, settings, tmp_path, acceler
     whole = run(chosen, tmp_path / "whole", samples=1, cpu=cpu)
     assert whole["loss_after"] < 0.5 * whole["loss_before"]
     assert whole["device"] == (whole["device"] if cpu else torch.cuda.get_device_name()) and whole["peak_bytes"] > 0
-    left = iter(range(3))
+    left, save = iter(range(3)), Checkpoint.save
 
-    def save_then_stop(*arguments, **named):
-        checkpoint.save_checkpoint(*arguments, **named)
+    def save_then_stop(*arguments):
+        save(*arguments)
         if next(left, None) is None:
             raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(train, "save_checkpoint", save_then_stop)
+        patch.setattr(Checkpoint, "save", save_then_stop)
         run(chosen, tmp_path / "broken", samples=0, checkpoint_seconds=0, cpu=cpu)
     again = run(chosen, tmp_path / "broken", samples=0, cpu=cpu)
     loss = lambda result: [row["loss"] for row in result["history"]]

@@ -8,7 +8,7 @@ import torch
 from pefteach.corpus.batches import IGNORE, Example, collate
 from pefteach.model.loss import next_token_loss
 from pefteach.qlora.packing import collate_rows, leaks, pack
-from pefteach.training.fit import evaluate
+from pefteach.training import evaluate
 from pefteach.workshop.parity.families import make
 
 

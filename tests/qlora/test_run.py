@@ -13,13 +13,15 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from pefteach.choices import SCHEDULES
 from pefteach.paths import BASE, ROOT
 from pefteach.qlora.instructions import encode_instruction
 from pefteach.qlora.run import TRAINING, read, run
 from pefteach.qlora.settings import CHOICES
 from pefteach.quant import quantise
 from pefteach.quant.load import BACKENDS
-from pefteach.training import fit as train
+from pefteach.training import evaluate, gradients
+from pefteach.training.processes import OneProcess
 
 CONFIG = ROOT / "pefteach" / "qlora" / "accelerate" / "cpu.yaml"
 LAUNCH = ["-m", "accelerate.commands.launch", "--config_file", CONFIG, "--main_process_port", "0", "-m", "pefteach"]
@@ -78,7 +80,7 @@ def test_a_run_learns_and_leaves_an_adapter_that_peft_opens(alone, settings):
     model = peft.PeftModel.from_pretrained(quantise(AutoModelForCausalLM.from_pretrained(BASE)), alone)
     tokenizer = AutoTokenizer.from_pretrained(BASE)
     examples = [encode_instruction(tokenizer, line) for line in read(settings)[1]]
-    assert train.evaluate(model, examples).loss == pytest.approx(found["loss_after"], abs=1e-4)
+    assert evaluate(model, examples).loss == pytest.approx(found["loss_after"], abs=1e-4)
 
 
 def test_two_processes_are_one(alone, settings, tmp_path):
@@ -101,13 +103,15 @@ def test_two_processes_that_share_the_weights_are_one(alone, settings, tmp_path)
 
 @pytest.mark.parametrize("wrong", ["parts count by their rows", "all rows in every part", "gradients are summed"])
 def test_parts_that_are_weighed_wrongly_would_be_noticed(alone, settings, tmp_path, monkeypatch, wrong):
-    once = train.next_token_loss
+    once = gradients.next_token_loss
     if wrong == "parts count by their rows":
-        monkeypatch.setattr(train, "next_token_loss", lambda *a, among: once(*a) * len(a[1]) / settings.batch_size)
+        monkeypatch.setattr(
+            gradients, "next_token_loss", lambda *a, total_tokens: once(*a) * len(a[1]) / settings.batch_size
+        )
     elif wrong == "all rows in every part":
-        monkeypatch.setattr(train.OneProcess, "shares", lambda self, batch, n: (dict(batch) for _ in range(n)))
+        monkeypatch.setattr(OneProcess, "split_batch", lambda self, batch, n: (dict(batch) for _ in range(n)))
     else:
-        monkeypatch.setattr(train, "next_token_loss", lambda *a, among: once(*a, among) * 2)
+        monkeypatch.setattr(gradients, "next_token_loss", lambda *a, total_tokens: once(*a, total_tokens) * 2)
     run(replace(settings, dropout=0.0), tmp_path, samples=0, cpu=True)
     assert losses(tmp_path) != pytest.approx(losses(alone), abs=1e-3)
 
@@ -160,7 +164,7 @@ def test_refusals(settings, tmp_path, change, message):
 
 
 def test_the_choices_are_those_that_there_are():
-    assert CHOICES["schedule"] == tuple(train.SCHEDULES) and CHOICES["backend"][1:] == BACKENDS
+    assert CHOICES["schedule"] == tuple(SCHEDULES) and CHOICES["backend"][1:] == BACKENDS
 
 
 def test_another_adapter_is_not_written_over(settings, tmp_path):

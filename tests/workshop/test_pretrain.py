@@ -18,13 +18,12 @@ from pefteach.measure.knowledge import on_plot, story_text
 from pefteach.model.base import check_base, load_base
 from pefteach.model.decoder import Config, Decoder
 from pefteach.paths import BASE
-from pefteach.training.fit import evaluate
+from pefteach.training import evaluate
 from pefteach.workshop.pretrain import Stage, document, packed_batches, pretrain
 
 SMALL = """
 import sys, torch
 from pathlib import Path
-import pefteach.training.fit as train
 from pefteach.workshop.pretrain import Stage, pretrain
 from pefteach.model.decoder import Config
 torch.set_num_threads(1)

@@ -34,7 +34,7 @@ from pefteach.model.base import load_base
 from pefteach.model.decoder import Decoder
 from pefteach.model.loss import next_token_loss
 from pefteach.paths import BASE
-from pefteach.training.fit import evaluate, fit
+from pefteach.training import evaluate, fit
 
 # %%
 guess = 20  # GB; change it

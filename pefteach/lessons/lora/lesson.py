@@ -34,7 +34,7 @@ from pefteach.methods import LoRA, activate, attach, attached, detach
 from pefteach.model.base import load_base
 from pefteach.model.loss import next_token_loss
 from pefteach.paths import BASE
-from pefteach.training.fit import evaluate, fit
+from pefteach.training import evaluate, fit
 
 _ = torch.manual_seed(0)
 # %%

@@ -36,7 +36,7 @@ from pefteach.model.base import load_base
 from pefteach.quant import codebook, dequantise, quantise
 from pefteach.quant.damage import GRIDS, damaged
 from pefteach.quant.load import block_linears
-from pefteach.training.fit import evaluate, fit
+from pefteach.training import evaluate, fit
 from pefteach.training.optimizers import optimizer_for
 
 _ = torch.manual_seed(0)

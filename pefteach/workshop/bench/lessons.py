@@ -10,7 +10,7 @@ import torch
 from pefteach.methods import LoRA, attach
 from pefteach.model.base import load_base
 from pefteach.paths import COURSE
-from pefteach.training.fit import fit
+from pefteach.training import fit
 from pefteach.workshop.bench.measure import Row, need, row
 
 LESSON, CELL, TRAINING = 60.0, 20.0, 15.0  # seconds

@@ -21,7 +21,7 @@ from pefteach.model.base import load_base
 from pefteach.quant import dequantise, quantise
 from pefteach.quant.damage import GRIDS, damaged
 from pefteach.quant.load import block_linears
-from pefteach.training.fit import evaluate, fit
+from pefteach.training import evaluate, fit
 from pefteach.workshop.bench.measure import Row, row
 
 ORDER = [("8 bit", "NF4"), ("NF4", "FP4"), ("NF4", "INT4"), ("FP4", "3 bit"), ("INT4", "3 bit"), ("3 bit", "2 bit")]

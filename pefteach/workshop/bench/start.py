@@ -11,7 +11,7 @@ from pefteach.workshop.bench.measure import Row, row, take_turns
 TORCH = "import torch"
 ARMS = {
     "import pefteach": "import torch, pefteach",
-    "import base, methods and train": "import torch, pefteach.model.base, pefteach.methods, pefteach.training.fit",
+    "import base, methods and train": "import torch, pefteach.model.base, pefteach.methods, pefteach.training",
 }
 
 

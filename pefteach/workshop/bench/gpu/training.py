@@ -144,7 +144,7 @@ def training_step(
     """One optimiser step, as a function that returns the loss before it.
 
     Args:
-        copies: keep the last good values of what trains, as :func:`pefteach.training.fit.fit` does.
+        copies: keep the last good values of what trains, as :func:`pefteach.training.fit` does.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     make, _ = optimizer_for("paged-adamw-32bit", device)
