@@ -14,6 +14,8 @@ from pefteach.exercises.verdict import CANNOT_CHECK, RIGHT, WRONG, Note, Verdict
 from pefteach.exercises.worker import Worker
 from pefteach.lessons.catalogue import LESSONS, find
 
+MARKS = {RIGHT: "✓", WRONG: "✗"}  # in the list of what was done; all else is still open
+
 
 def check(name: str, *, seed: int = 0, namespace: dict[str, Any] | None = None) -> Verdict:
     """Check what the notebook defines under an exercise's name. It never raises.
@@ -61,15 +63,16 @@ def solution(name: str) -> Note:
 
 
 def progress() -> Note:
-    """Which exercises are right already, lesson by lesson."""
-    stored, lines, right, count = Progress(), [], 0, 0
+    """Which exercises are right already: a line per lesson, and one per exercise of a lesson that was begun."""
+    stored, lines, right = Progress(), [], []
     for lesson in LESSONS:
         entries = {exercise.name: stored.entry(exercise.name) for exercise in lesson.exercises}
+        marks = {name: MARKS.get(entry["status"], "○") for name, entry in entries.items()}
         done = sum(entry["status"] == RIGHT for entry in entries.values())
-        lines.append(f"{lesson.number}. {lesson.title}: {done} of {len(entries)}")
-        for name, entry in entries.items():
-            mark = {RIGHT: "✓", WRONG: "✗"}.get(entry["status"], "…")
-            tries = f" (tries: {entry['tries']})" if entry["tries"] else ""
-            lines.append(f"  {mark} {name}: {entry['status']}{tries}")
-        right, count = right + done, count + len(entries)
-    return Note("Your progress", f"{right} of {count} are right.", tuple(lines))
+        lines.append(f"{''.join(marks.values()):8} {done} of {len(entries)}  {lesson.number}. {lesson.title}")
+        if any(entry["tries"] for entry in entries.values()):
+            for name, entry in entries.items():
+                tries = f" (tries: {entry['tries']})" if entry["tries"] else ""
+                lines.append(f"  {marks[name]} {name}: {entry['status']}{tries}")
+        right += [entry["status"] == RIGHT for entry in entries.values()]
+    return Note("Your progress", f"{sum(right)} of {len(right)} exercises are right.", tuple(lines))

@@ -70,11 +70,9 @@ def chromium():
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory) -> Path:
-    """What the server serves: copies of the lessons. Tests may put notebooks of their own there."""
-    folder = tmp_path_factory.mktemp("course")
-    for lesson in LESSONS:
-        shutil.copy(lesson, folder)
-    return folder
+    """What the server serves: a copy of the course. Tests may put notebooks of their own there."""
+    folder = tmp_path_factory.mktemp("served") / "course"
+    return shutil.copytree(COURSE, folder, ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
 
 
 @pytest.fixture(scope="session")
