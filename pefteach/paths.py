@@ -1,8 +1,9 @@
-"""Where the files that ship with the repository are."""
+"""Where the course, the base and the data are: beside the package in a clone, inside it if it came as a wheel."""
 
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = Path(__file__).resolve().parent
+ROOT = PACKAGE if (PACKAGE / "course").exists() else PACKAGE.parent
 DATA = ROOT / "data"
 BASE = DATA / "base"
 COURSE = ROOT / "course"

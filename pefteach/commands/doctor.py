@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import typer
 
 SECONDS = 120  # the slowest import from a cold disk takes a tenth of that
+AGAIN = "install pefteach again: its wheel, or a whole clone"
 
 
 def python() -> str:
@@ -126,17 +127,17 @@ class Check:
 
 CHECKS = (
     Check("Python", python, "install Python 3.10 or newer"),
-    Check("versions", versions, "pip install -e . in the repository"),
+    Check("versions", versions, "install pefteach again: pip gets the right ones"),
     Check("torch", torch, "pip install torch"),
     Check("transformers", transformers, "pip install 'transformers>=4.56,<5'"),
     Check("peft", peft, "pip install peft"),
     Check("JupyterLab", jupyterlab, "pip install jupyterlab ipykernel"),
     Check("explorers", explorers, "pip install ipywidgets matplotlib"),
-    Check("base model", base, "clone the whole repository, or git checkout data/base"),
-    Check("lessons", lessons, "clone the whole repository, and pip install -e . there"),
+    Check("base model", base, AGAIN),
+    Check("lessons", lessons, AGAIN),
     Check("GPU", gpu, "nothing to do: every lesson runs on the CPU", needed=False),
-    Check("bitsandbytes", bitsandbytes, "pip install -e '.[gpu]' to compare 4-bit weights with it", needed=False),
-    Check("nbgrader", nbgrader, "pip install -e '.[grade]' to teach a class", needed=False),
+    Check("bitsandbytes", bitsandbytes, "pip install bitsandbytes to compare 4-bit weights with it", needed=False),
+    Check("nbgrader", nbgrader, "pip install nbgrader to teach a class", needed=False),
 )
 
 

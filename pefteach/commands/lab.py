@@ -1,4 +1,4 @@
-"""Open the course in JupyterLab: on this computer only, behind a token, with nothing fetched from the network."""
+"""Open the learner's copy of the course in JupyterLab: on this computer only, behind a token, without the network."""
 
 from __future__ import annotations
 
@@ -21,38 +21,38 @@ SETTINGS = {
     # What a learner wrote is on disk after half a minute; JupyterLab's own default is two.
     "@jupyterlab/docmanager-extension:plugin": {"autosave": True, "autosaveInterval": 30},
 }
-WORKSPACE = "pefteach"  # the tabs of the course, apart from those of the learner's other projects
+WORKSPACE = "pefteach"  # JupyterLab's name for the tabs that are open
 
 
-def open_lab(port: int, browser: bool) -> int:
-    """Serve ``course/`` on 127.0.0.1 until Ctrl-C, and return 0.
+def open_lab(folder: Path, port: int, browser: bool, outputs: bool) -> int:
+    """Lay a copy of the course in a folder, or renew the one there, and serve it on 127.0.0.1 until Ctrl-C.
 
     Args:
+        folder: the copy.
         port: the port to listen on.
         browser: open a browser window at the course.
+        outputs: lay the notebooks with their stored outputs.
+
+    Returns:
+        0.
 
     Raises:
         FileNotFoundError: pefteach was installed without the lessons.
-        ValueError: JupyterLab is not installed, or no such port.
-        OSError: the port is in use, or not allowed.
+        ValueError: JupyterLab is not installed, no such port, or no folder for a copy.
+        OSError: the port is in use or not allowed, or the folder cannot be written to.
     """
-    lessons = sorted(COURSE.glob("[0-9][0-9]_*.ipynb"))
-    if not lessons:
-        raise FileNotFoundError(f"no lessons in {COURSE}: clone the whole repository, and there `pip install -e .`")
+    if not list(COURSE.glob("*.ipynb")):
+        raise FileNotFoundError(f"no lessons in {COURSE}: install pefteach again, from its wheel or a whole clone")
     check_port(port)
     try:
-        from jupyterlab.labapp import LabApp
+        import jupyterlab.labapp  # noqa: F401
     except ImportError as error:
         raise ValueError(f"JupyterLab does not start ({error}): install it with `pip install jupyterlab`") from None
+    from pefteach.commands.working_copy import lay_course
 
-    token = secrets.token_hex(24)
-    page = start_page(lessons[0].name)
-    with tempfile.TemporaryDirectory() as folder:
-        add_settings(Path(folder))
-        server = LabApp.initialize_server(argv=options(port, browser, token, page))
-        address = f"http://127.0.0.1:{port}{page}?token={token}"
-        print(f"The course is at\n\n    {address}\n\nPress Ctrl-C here to stop.", flush=True)
-        server.start()
+    changes = lay_course(COURSE, folder, outputs)
+    print(f"Your copy of the course is in {folder}; notebooks: {changes}.", flush=True)
+    serve(folder.resolve(), port, browser)
     return 0
 
 
@@ -68,12 +68,30 @@ def check_port(port: int) -> None:
         raise OSError(f"cannot listen on port {port} ({error.strerror}): choose another with --port") from None
 
 
-def start_page(first_lesson: str) -> str:
-    """Lesson 1 at the first start; from then on, the tabs that were open last time."""
-    from jupyterlab.commands import get_workspaces_dir
+def serve(folder: Path, port: int, browser: bool) -> None:
+    """Run JupyterLab in a folder until Ctrl-C, and print its address."""
+    from jupyterlab.labapp import LabApp
 
-    known_here = any(Path(get_workspaces_dir()).glob(f"{WORKSPACE}-*"))
-    return f"/lab/workspaces/{WORKSPACE}" + ("" if known_here else f"/tree/{first_lesson}")
+    token, page = secrets.token_hex(24), start_page(folder)
+    with tempfile.TemporaryDirectory() as settings:
+        add_settings(Path(settings))
+        server = LabApp.initialize_server(argv=options(folder, port, browser, token, page))
+        address = f"http://127.0.0.1:{port}{page}?token={token}"
+        print(f"Open it at\n\n    {address}\n\nPress Ctrl-C here to stop.", flush=True)
+        server.start()
+
+
+def start_page(folder: Path) -> str:
+    """The course's index at the first start; from then on, the tabs that were open last time."""
+    if any(workspaces(folder).glob(f"{WORKSPACE}-*")):
+        return f"/lab/workspaces/{WORKSPACE}"
+    first = min((file.name for file in COURSE.glob("*.ipynb")), key=lambda name: (name != "index.ipynb", name))
+    return f"/lab/workspaces/{WORKSPACE}/tree/{first}"
+
+
+def workspaces(folder: Path) -> Path:
+    """Where JupyterLab keeps its tabs: in the copy, so that two copies do not open each other's notebooks."""
+    return folder / ".pefteach-course" / "workspaces"
 
 
 def add_settings(folder: Path) -> None:
@@ -84,19 +102,20 @@ def add_settings(folder: Path) -> None:
     os.environ["JUPYTER_CONFIG_PATH"] = os.pathsep.join([str(folder), *([found] if found else [])])
 
 
-def options(port: int, browser: bool, token: str, page: str) -> list[str]:
+def options(folder: Path, port: int, browser: bool, token: str, page: str) -> list[str]:
     """What a configuration file of the learner's could otherwise set differently."""
     return [
         "--ServerApp.ip=127.0.0.1",
         f"--ServerApp.port={port}",
         "--ServerApp.port_retries=0",
         f"--IdentityProvider.token={token}",
-        f"--ServerApp.root_dir={COURSE}",
+        f"--ServerApp.root_dir={folder}",
         f"--ServerApp.open_browser={browser}",
         "--ServerApp.allow_root=True",  # in a container there is often nobody else
         "--ServerApp.answer_yes=True",  # Ctrl-C ends it without a question
         "--Application.log_level=ERROR",
         f"--LabApp.default_url={page}",
+        f"--LabApp.workspaces_dir={workspaces(folder)}",
         "--LabApp.news_url=None",
         "--LabApp.check_for_updates_class=jupyterlab.handlers.announcements.NeverCheckForUpdate",
         "--LabApp.extension_manager=readonly",  # the other one lists packages from the network
@@ -104,8 +123,12 @@ def options(port: int, browser: bool, token: str, page: str) -> list[str]:
 
 
 def lab(
+    folder: Annotated[
+        Path, typer.Argument(help="Your copy of the course: made if needed, renewed where you have not edited it.")
+    ] = Path("pefteach-course"),
     port: Annotated[int, typer.Option(help="The port to listen on, on this computer only.")] = 8888,
     browser: Annotated[bool, typer.Option(help="Open a browser window.")] = True,
+    with_outputs: Annotated[bool, typer.Option("--with-outputs", help="Lay the notebooks with their outputs.")] = False,
 ) -> None:
-    """Open the course in JupyterLab."""
-    raise typer.Exit(open_lab(port, browser))
+    """Open your own copy of the course in JupyterLab."""
+    raise typer.Exit(open_lab(folder.expanduser(), port, browser, with_outputs))

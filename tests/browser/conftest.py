@@ -1,4 +1,4 @@
-"""A real JupyterLab and a real Chromium, started once, on a copy of the course that nothing is written back from.
+"""A real JupyterLab and a real Chromium, started once, on a copy of the course as learners have it.
 
 The server listens on 127.0.0.1 only, behind a random token, and keeps all its files in pytest's temporary folder.
 Screenshots go to the folder that PEFTEACH_ARTEFACTS names, or stay in the temporary folder.
@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 
 from pefteach.commands import lab as course_lab
+from pefteach.commands.working_copy import lay_course
 from pefteach.paths import COURSE
 
 from .notebook import Page
@@ -70,9 +71,10 @@ def chromium():
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory) -> Path:
-    """What the server serves: a copy of the course. Tests may put notebooks of their own there."""
+    """What the server serves: a learner's copy, with outputs. Tests may put notebooks of their own there."""
     folder = tmp_path_factory.mktemp("served") / "course"
-    return shutil.copytree(COURSE, folder, ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
+    lay_course(COURSE, folder, outputs=True)
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -85,9 +87,7 @@ def lab(folder, tmp_path_factory):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(course_lab, "COURSE", folder)
-        options = course_lab.options(port, browser=False, token=token, page="/lab")
+    options = course_lab.options(folder, port, browser=False, token=token, page="/lab")
     options += [f"--LabApp.app_settings_dir={home}", "--LabApp.expose_app_in_browser=True"]
     log = home / "log"
     with log.open("w") as stream:

@@ -25,7 +25,7 @@ import sys
 from pathlib import Path
 import pefteach.commands.lab
 pefteach.commands.lab.COURSE = Path(sys.argv[1])
-sys.exit(pefteach.commands.lab.open_lab(int(sys.argv[2]), browser=False))
+sys.exit(pefteach.commands.lab.open_lab(Path(sys.argv[2]), int(sys.argv[3]), browser=False, outputs=False))
 """
 FOLDERS = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "JUPYTERLAB_WORKSPACES_DIR", "IPYTHONDIR")
 
@@ -40,13 +40,18 @@ def course(tmp_path) -> Path:
 
 
 @pytest.fixture
+def copy(tmp_path) -> Path:
+    return tmp_path / "a copy"
+
+
+@pytest.fixture
 def port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as free:
         return free.getsockname()[1]
 
 
 @pytest.fixture
-def start(tmp_path, course, port):
+def start(tmp_path, course, copy, port):
     """Start it in a process of its own, with a home of its own, and wait until it has printed the address."""
     running = []
 
@@ -55,7 +60,7 @@ def start(tmp_path, course, port):
         errors = (tmp_path / "errors").open("w")
         terminal, keyboard = pty.openpty()  # at a terminal, Jupyter would ask before it ends
         server = subprocess.Popen(
-            [sys.executable, "-c", START, str(course), str(port)],
+            [sys.executable, "-c", START, str(course), str(copy), str(port)],
             env=os.environ | home | more, stdin=keyboard, stdout=subprocess.PIPE, stderr=errors, text=True,
         )  # fmt: skip
         running.append((server, terminal, keyboard))
@@ -123,29 +128,29 @@ def test_it_serves_the_course_to_the_token_and_to_nobody_else(start, course, por
         socket.create_connection(("127.0.0.1", port), timeout=10).close()
 
 
-def test_a_port_in_use(course, monkeypatch):
+def test_a_port_in_use(course, copy, monkeypatch):
     monkeypatch.setattr(lab, "COURSE", course)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(OSError, match=rf"^port {port} is in use .*--port$"):
-            lab.open_lab(port, browser=False)
+            lab.open_lab(copy, port, browser=False, outputs=False)
 
 
-def test_a_port_that_is_not_allowed(course, monkeypatch):
+def test_a_port_that_is_not_allowed(course, copy, monkeypatch):
     def refuse(*_):
         raise PermissionError(errno.EACCES, "Permission denied")
 
     monkeypatch.setattr(lab, "COURSE", course)
     monkeypatch.setattr(lab.socket, "create_server", refuse)
     with pytest.raises(OSError, match=r"^cannot listen on port 80 \(Permission denied\): .*--port$"):
-        lab.open_lab(80, browser=False)
+        lab.open_lab(copy, 80, browser=False, outputs=False)
 
 
 @pytest.mark.parametrize("port", [0, -1, 65536])
-def test_no_such_port(course, monkeypatch, port):
+def test_no_such_port(course, copy, monkeypatch, port):
     monkeypatch.setattr(lab, "COURSE", course)
     with pytest.raises(ValueError, match=f"1 to 65535, not {port}"):
-        lab.open_lab(port, browser=False)
+        lab.open_lab(copy, port, browser=False, outputs=False)
 
 
 def test_a_free_port_is_let_go_again(port):
@@ -155,27 +160,46 @@ def test_a_free_port_is_let_go_again(port):
 
 def test_without_the_lessons(tmp_path, monkeypatch):
     monkeypatch.setattr(lab, "COURSE", tmp_path / "nowhere")
-    with pytest.raises(FileNotFoundError, match="nowhere: clone the whole repository"):
-        lab.open_lab(8888, browser=False)
+    with pytest.raises(FileNotFoundError, match="nowhere: install pefteach again"):
+        lab.open_lab(tmp_path, 8888, browser=False, outputs=False)
 
 
-def test_without_jupyterlab(course, port, monkeypatch, tmp_path):
+def test_without_jupyterlab(course, copy, port, monkeypatch, tmp_path):
     block(monkeypatch, tmp_path, "jupyterlab")
     code = (
         f"import pathlib, sys; from pefteach.commands import cli, lab; lab.COURSE = pathlib.Path({str(course)!r}); "
-        f"sys.argv = ['pefteach', 'lab', '--port', '{port}']; cli.main()"
+        f"sys.argv = ['pefteach', 'lab', {str(copy)!r}, '--port', '{port}']; cli.main()"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 1 and done.stdout == ""
     assert done.stderr.startswith("pefteach: JupyterLab does not start") and "pip install jupyterlab" in done.stderr
-    assert done.stderr.count("\n") == 1
+    assert done.stderr.count("\n") == 1 and not copy.exists()
 
 
-def test_the_second_start_returns_to_the_open_tabs(monkeypatch, tmp_path):
-    monkeypatch.setenv("JUPYTERLAB_WORKSPACES_DIR", str(tmp_path))
-    (tmp_path / "default-37a8.jupyterlab-workspace").touch()  # another project's
-    assert lab.start_page("01_first.ipynb") == "/lab/workspaces/pefteach/tree/01_first.ipynb"
+def test_the_index_opens_first(course, copy, monkeypatch):
+    monkeypatch.setattr(lab, "COURSE", course)
+    assert lab.start_page(copy) == "/lab/workspaces/pefteach/tree/01_first.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(), course / "index.ipynb")
+    assert lab.start_page(copy) == "/lab/workspaces/pefteach/tree/index.ipynb"
+
+
+def test_the_second_start_returns_to_the_open_tabs(course, copy, monkeypatch):
     from jupyterlab_server.workspaces_handler import slugify
 
-    (tmp_path / f"{slugify('pefteach')}.jupyterlab-workspace").touch()  # the name JupyterLab itself gives it
-    assert lab.start_page("01_first.ipynb") == "/lab/workspaces/pefteach"
+    monkeypatch.setattr(lab, "COURSE", course)
+    tabs = lab.workspaces(copy)
+    tabs.mkdir(parents=True)
+    (tabs / "default-37a8.jupyterlab-workspace").touch()  # of somebody who opened the copy with `jupyter lab`
+    assert lab.start_page(copy) == "/lab/workspaces/pefteach/tree/01_first.ipynb"
+    (tabs / f"{slugify('pefteach')}.jupyterlab-workspace").touch()  # the name JupyterLab itself gives it
+    assert lab.start_page(copy) == "/lab/workspaces/pefteach"
+
+
+def test_it_says_what_became_of_the_copy_and_serves_that(course, copy, port, monkeypatch, capsys):
+    served = []
+    monkeypatch.setattr(lab, "COURSE", course)
+    monkeypatch.setattr(lab, "serve", lambda *arguments: served.append(arguments))
+    for said in ("2 added", "up to date"):
+        assert lab.open_lab(copy, port, browser=False, outputs=False) == 0
+        assert capsys.readouterr().out == f"Your copy of the course is in {copy}; notebooks: {said}.\n"
+    assert served == [(copy, port, False)] * 2
