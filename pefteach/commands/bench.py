@@ -16,5 +16,8 @@ def bench(
 ) -> None:
     """Measure speed, as ratios of medians with the arms taking turns."""
     from pefteach.workshop.bench import print_bench
+    from pefteach.workshop.clone import need_clone
 
+    if write:
+        need_clone("bench --write")
     print_bench(name, json, write)

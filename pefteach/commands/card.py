@@ -13,6 +13,9 @@ def card(folder: Annotated[Path | None, typer.Argument(help="The base; the one t
     from rich import print_json
 
     from pefteach.paths import BASE
+    from pefteach.workshop.clone import need_clone
     from pefteach.workshop.model_card import write_card
 
+    if folder is None:
+        need_clone("card without a folder")
     print_json(data=write_card(folder or BASE))

@@ -15,6 +15,9 @@ def parity(
     write: Annotated[bool, typer.Option(help="Also write docs/parity.md.")] = False,
 ) -> None:
     """Print the largest difference of every method from its reference library, on tiny models of every family."""
+    from pefteach.workshop.clone import need_clone
     from pefteach.workshop.parity.report import print_parity
 
+    if write:
+        need_clone("parity --write")
     raise typer.Exit(print_parity(names or [], json, write))

@@ -8,7 +8,7 @@ from typing import Any
 import nbformat
 from nbformat import NotebookNode
 
-# What JupyterLab would write, so that saving a notebook changes nothing. Python's version is left to the learner's copy.
+# As JupyterLab writes it, so that saving a notebook changes nothing. Python's version is added to a learner's copy.
 METADATA = {
     "kernelspec": {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"},
     "language_info": {
