@@ -1,4 +1,4 @@
-"""The bytes of a real training step: what it keeps, and why.
+"""The bytes of a real training step: what it keeps in memory, and why.
 
 Four things lie in memory while a model is trained:
 
@@ -14,17 +14,13 @@ batches). Short-lived workspace comes on top. The **peak** is the most that lies
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import saved_tensors_hooks
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
+from pefteach.memory.trackers import LiveBytes, SavedActivations, storage_id
 from pefteach.methods.core.adapter import attached
 from pefteach.model.loss import next_token_loss
 from pefteach.quant.double import NestedAbsmax
@@ -38,7 +34,7 @@ class Bytes:
     """Bytes by what they are for.
 
     Attributes:
-        peak: the most at any moment of the step; None where only a formula was asked.
+        peak: the most at any moment of the step; None from the formula, which cannot tell.
         paged: how many of the optimizer's the driver may move off the GPU.
     """
 
@@ -54,85 +50,6 @@ class Bytes:
         return self.weights + self.gradients + self.optimizer + self.activations
 
 
-class SavedActivations:
-    """Counts what autograd saves for the backward pass, inside a ``with`` block.
-
-    ``bytes`` holds the result. The model's own tensors are left out: they are in memory anyway. Several saved
-    tensors may be views of one storage, which counts once. Keep the loss alive until you read the result: memory
-    that is freed and used again inside the block could not be told apart.
-    """
-
-    def __init__(self, model: nn.Module):
-        self._model = {_storage(t) for t in (*model.parameters(), *model.buffers())}
-        self._sizes: dict[int, int] = {}
-        self._hooks = saved_tensors_hooks(self._save, lambda tensor: tensor)
-
-    def __enter__(self) -> SavedActivations:
-        self._hooks.__enter__()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._hooks.__exit__(*error)
-
-    def _save(self, tensor: Tensor) -> Tensor:
-        if _storage(tensor) not in self._model:
-            self._sizes[_storage(tensor)] = tensor.untyped_storage().nbytes()
-        return tensor
-
-    @property
-    def storages(self) -> set[int]:
-        return set(self._sizes)
-
-    @property
-    def bytes(self) -> int:
-        return sum(self._sizes.values())
-
-
-def _storage(tensor: Tensor) -> int:
-    return tensor.untyped_storage()._cdata  # an address that fake tensors have, too; their data has none
-
-
-# torch.distributed._tools.MemTracker does the same and more, but it hooks the gradient of every parameter, and raises
-# on a frozen one. Here all are frozen but a few.
-class LiveBytes(TorchDispatchMode):
-    """Follows the memory of tensors inside a ``with`` block: what every operation makes, until it is freed.
-
-    The tensors may be real or fake. ``now`` and ``peak`` hold the bytes. What an operation uses inside itself, and
-    frees, is not seen.
-
-    Args:
-        held: tensors that are there already.
-    """
-
-    def __init__(self, held: Iterable[Tensor] = ()):
-        super().__init__()
-        self.now = self.peak = 0
-        self.sizes: dict[int, int] = {}  # by storage
-        self._ends: dict[int, weakref.ref] = {}
-        for tensor in held:
-            self._add(tensor)
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(result):
-            if isinstance(tensor, Tensor):
-                self._add(tensor)
-        return result
-
-    def _add(self, tensor: Tensor) -> None:
-        storage = tensor.untyped_storage()
-        key, size = storage._cdata, storage.nbytes()
-        if key not in self.sizes:  # else a view, or a result written in place
-            self.sizes[key] = size
-            self._ends[key] = weakref.ref(storage, lambda _: self._free(key))
-            self.now += size
-            self.peak = max(self.peak, self.now)
-
-    def _free(self, key: int) -> None:
-        self.now -= self.sizes.pop(key)
-        del self._ends[key]
-
-
 def weight_tensors(model: nn.Module) -> list[Tensor]:
     """The model's parameters and stored buffers, and the scales of what is in 4 bits; a tied tensor comes once."""
     found: list[Tensor] = list(model.parameters())
@@ -142,7 +59,7 @@ def weight_tensors(model: nn.Module) -> list[Tensor]:
         if (quantised := four_bit_weight(module)) is not None:
             scales = quantised.absmax
             found += [scales.codes, scales.absmax, scales.offset] if isinstance(scales, NestedAbsmax) else [scales]
-    return list({(_storage(tensor), tensor.storage_offset()): tensor for tensor in found}.values())
+    return list({(storage_id(tensor), tensor.storage_offset()): tensor for tensor in found}.values())
 
 
 def weight_bytes(model: nn.Module) -> int:
@@ -156,14 +73,25 @@ def gradient_bytes(model: nn.Module) -> int:
 
 
 def state_tensors(optimizer: torch.optim.Optimizer) -> list[Tensor]:
-    """What an optimiser remembers; a code book that several states share comes once."""
+    """The tensors of an optimiser's state; a code book that several states share comes once."""
     found = [t for state in optimizer.state.values() for t in state.values() if isinstance(t, Tensor)]
-    return list({_storage(tensor): tensor for tensor in found}.values())
+    return list({storage_id(tensor): tensor for tensor in found}.values())
 
 
 def optimizer_bytes(optimizer: torch.optim.Optimizer) -> int:
     """Bytes of an optimiser's state."""
     return sum(tensor.nbytes for tensor in state_tensors(optimizer))
+
+
+def activation_bytes(model: nn.Module, batch: Batch, **forward: object) -> int:
+    """Bytes of the activations of one forward pass, with the loss that :func:`measure_step` takes.
+
+    Args:
+        batch: ``input_ids``, ``attention_mask`` and ``labels``, each (B, T).
+        forward: more arguments for the model.
+    """
+    with LiveBytes([*weight_tensors(model), *model.buffers(), *batch.values()]) as live:
+        return _forward_pass(model, batch, live, **forward)[1]
 
 
 def measure_step(
@@ -183,25 +111,28 @@ def measure_step(
     trained = [p for p in model.parameters() if p.requires_grad]
     if not trained:
         raise ValueError("nothing in this model requires gradients: attach a method before measuring a training step")
-    active = [adapter for adapter in attached(model).values() if adapter.active]
     optimizer = make_optimizer(trained, lr=0.0)
     for p in trained:  # an empty step, so that the one that counts is not the first
         p.grad = torch.zeros_like(p)
     optimizer.step()
     optimizer.zero_grad()
-    inputs = {key: value for key, value in batch.items() if key != "labels"}
-    held = [*weight_tensors(model), *model.buffers(), *state_tensors(optimizer), *batch.values()]
-    with LiveBytes(held) as live:
-        there = set(live.sizes)
-        with SavedActivations(model) as saved:
-            loss = next_token_loss(model(**inputs, **forward).logits, batch["labels"])
-            total = loss + sum(adapter.penalty() for adapter in active)
-        # What the forward pass made and left, and what it found and keeps, such as token ids. The hooks alone would
-        # miss the inputs of checkpointed blocks, which autograd does not know of.
-        kept = (live.sizes.keys() - there | saved.storages & there) - {_storage(loss), _storage(total)}
-        activations = sum(live.sizes[key] for key in kept)
-        total.backward()
+    with LiveBytes([*weight_tensors(model), *model.buffers(), *state_tensors(optimizer), *batch.values()]) as live:
+        loss, activations = _forward_pass(model, batch, live, **forward)
+        loss.backward()
         optimizer.step()
     result = Bytes(weight_bytes(model), gradient_bytes(model), optimizer_bytes(optimizer), activations, live.peak)
     optimizer.zero_grad()
     return result
+
+
+def _forward_pass(model: nn.Module, batch: Batch, live: LiveBytes, **forward: object) -> tuple[Tensor, int]:
+    """The loss, and the bytes that stay until its backward pass: what the forward pass made, or found and saved."""
+    inputs = {key: value for key, value in batch.items() if key != "labels"}
+    there = set(live.sizes)
+    with SavedActivations(model) as saved:
+        loss = next_token_loss(model(**inputs, **forward).logits, batch["labels"])
+        total = loss + sum(adapter.penalty() for adapter in attached(model).values() if adapter.active)
+    # The hooks alone would miss the inputs of blocks that are computed again, which autograd does not know of; what
+    # the forward pass found and saves are the likes of token ids.
+    kept = (live.sizes.keys() - there | saved.storages & there) - {storage_id(loss), storage_id(total)}
+    return total, sum(live.sizes[key] for key in kept)

@@ -1,7 +1,8 @@
-"""Stand-ins that have shapes and no numbers: what a rehearsal runs in the place of the real things.
+"""Tensors that have shapes and no numbers, so that a rehearsal can run a model of any size.
 
-torch's fake tensors know shape, precision and gradient, and own no memory. Three things need help to do without
-numbers: questions that a step asks of its numbers, weights in 4 bits, and the optimisers of bitsandbytes.
+torch's fake tensors know their shape, precision and gradient, and take no memory. Three things in a training step
+need replacing, because they depend on numbers: questions about values, weights in 4 bits, and the optimisers of
+bitsandbytes.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ aten = torch.ops.aten
 
 @contextmanager
 def without_numbers(labels: int, counted: int) -> Iterator[None]:
-    """Let every tensor that is made inside be fake.
+    """Make every tensor fake that is made inside this ``with`` block.
 
     Args:
         labels: how many labels the batch holds.
@@ -32,7 +33,7 @@ def without_numbers(labels: int, counted: int) -> Iterator[None]:
     """
     with (
         patch("torch.utils.swap_tensors", _swap),  # module.to(…) calls it, and torch refuses it for fake parameters
-        patch("torch.nn.init._no_grad_trunc_normal_", _keep),  # it draws until all numbers fit
+        patch("torch.nn.init._no_grad_trunc_normal_", _unchanged),  # it draws until all numbers fit
         patch("pefteach.quant.linear4bit.quantise_4bit", weight_in_4bit),
         patch("pefteach.quant.four_bit.Quantised4bit.dequantise", _dequantise),
         FakeTensorMode(),
@@ -45,12 +46,12 @@ def _swap(old: Tensor, new: Tensor) -> None:
     old.data = new.data
 
 
-def _keep(tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+def _unchanged(tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     return tensor
 
 
 class _Answers(TorchDispatchMode):
-    """Answers the questions that a training step asks of its numbers; whoever asks another one gets torch's error."""
+    """Answers the questions that a training step asks about values; other questions raise torch's error."""
 
     def __init__(self, labels: int, counted: int):
         super().__init__()
@@ -72,7 +73,7 @@ class _Answers(TorchDispatchMode):
 
 
 def weight_in_4bit(x: Tensor, kind: str, block_size: int, double_quantisation: bool) -> Quantised4bit:
-    """What :func:`pefteach.quant.four_bit.quantise_4bit` gives for ``x``, as far as sizes go."""
+    """A fake result of :func:`pefteach.quant.four_bit.quantise_4bit`, of the right sizes."""
     n = x.numel()
     blocks = -(-n // block_size)
     scales: Tensor | NestedAbsmax = torch.empty(blocks)
@@ -86,12 +87,12 @@ def _bytes(*shape: int) -> Tensor:
 
 
 def _dequantise(weight: Quantised4bit, dtype: torch.dtype | None = None) -> Tensor:
-    """The result alone: a code book, which is made once and kept, must not be made of fake tensors."""
+    """A fake result of dequantising. No code book is looked up: those are kept, so they must not be fake."""
     return torch.empty(weight.shape, dtype=dtype or weight.dtype)
 
 
 class StatesOfAdamW(torch.optim.Optimizer):
-    """The states of bitsandbytes' AdamW, and no updates: its kernels work in place and need nothing besides.
+    """An optimiser that has the states of bitsandbytes' AdamW and updates nothing: its kernels need no other memory.
 
     Two numbers per trained one: in float32, or in 8 bits with a float32 scale per 256. Small tensors stay in float32.
     """

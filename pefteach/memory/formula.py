@@ -3,8 +3,12 @@
 The model is a decoder in the Llama layout, of any size. Weights, gradients and optimiser states are counts times
 bytes. Activations follow the forward pass block by block and add what autograd keeps: an operation keeps its input
 only if a gradient needs it. So a frozen linear layer keeps nothing, and whatever lies below the first trained tensor
-keeps nothing either. :func:`pefteach.memory.count.measure_step` measures the same figures on a real model; the
-formula agrees with it to better than one percent (with the attention matrix, up to a share of the first block).
+keeps nothing either.
+
+:func:`pefteach.memory.count.measure_step` measures the same bytes on a real model, and
+:func:`pefteach.memory.rehearse.rehearse_step` without one. The formula agrees with both to better than one percent,
+for the methods in :mod:`pefteach.memory.what_trains` and batches of a few rows. It leaves out what does not grow with
+the rows (the angles of the positions), the token ids, and AdamW's step counters.
 
 Sources: Rajbhandari et al. 2020, "ZeRO", section 3 (16 bytes per trained parameter); Korthikanti et al. 2022,
 "Reducing Activation Recomputation in Large Transformer Models", section 4 (what a block keeps).
@@ -12,11 +16,12 @@ Sources: Rajbhandari et al. 2020, "ZeRO", section 3 (16 bytes per trained parame
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pefteach.memory.count import Bytes
-from pefteach.methods import BitFit, FullFineTuning, LastLayers, LoRA, Method, Norms
+from pefteach.memory.llamas import linear_layers, parameter_count
+from pefteach.memory.what_trains import Training, what_trains
+from pefteach.methods import Method
 from pefteach.model.decoder import Config
 
 
@@ -38,63 +43,7 @@ PRECISIONS = {
 NF4 = "nf4"  # QLoRA's base: the matrices of the blocks in 4 bits and frozen, the rest and the arithmetic in bfloat16
 
 
-def llama(hidden: int, layers: int, inner: int, heads: int, kv_heads: int, vocab: int, tied: bool = False) -> Config:
-    """A decoder without biases, as Llama's are."""
-    return Config(
-        vocab_size=vocab, hidden_size=hidden, intermediate_size=inner, num_hidden_layers=layers,
-        num_attention_heads=heads, num_key_value_heads=kv_heads, head_dim=hidden // heads,
-        attention_bias=False, mlp_bias=False, tie_word_embeddings=tied,
-    )  # fmt: skip
-
-
-MODELS = {
-    "SmolLM2-135M": llama(576, 30, 1536, 9, 3, 49152, tied=True),
-    "TinyLlama-1.1B": llama(2048, 22, 5632, 32, 4, 32000),
-    "Llama-3.2-1B": llama(2048, 16, 8192, 32, 8, 128256, tied=True),
-    "Llama-2-7B": llama(4096, 32, 11008, 32, 32, 32000),
-    "Llama-3.1-8B": llama(4096, 32, 14336, 32, 8, 128256),
-    "Llama-2-13B": llama(5120, 40, 13824, 40, 40, 32000),
-    "Llama-2-70B": llama(8192, 80, 28672, 64, 8, 32000),
-}
-
-
-def of_size(parameters: float) -> Config:
-    """The first Llamas' proportions at about this size: D = 128 · layers, heads of 128, SwiGLU of 8/3 D.
-
-    With 7e9 and 13e9 it gives exactly Llama-7B and Llama-13B.
-    """
-    shapes = [llama(128 * n, n, -(-128 * n * 8 // 3 // 256) * 256, n, n, 32000) for n in range(1, 161)]
-    return min(shapes, key=lambda shape: abs(parameter_count(shape) - parameters))
-
-
-def linear_layers(config: Config) -> dict[str, tuple[int, int]]:
-    """(in, out) of the linear layers of one block."""
-    D, inner, d = config.hidden_size, config.intermediate_size, config.head_dim
-    queries, keys = config.num_attention_heads * d, config.num_key_value_heads * d
-    return {
-        "q_proj": (D, queries), "k_proj": (D, keys), "v_proj": (D, keys), "o_proj": (queries, D),
-        "gate_proj": (D, inner), "up_proj": (D, inner), "down_proj": (inner, D),
-    }  # fmt: skip
-
-
-def _has_bias(config: Config, name: str) -> bool:
-    return config.mlp_bias if name in ("gate_proj", "up_proj", "down_proj") else config.attention_bias
-
-
-def block_count(config: Config) -> int:
-    """Parameters of one block: matrices, biases, two norms."""
-    layers = linear_layers(config).items()
-    return sum(fan_in * out + out * _has_bias(config, n) for n, (fan_in, out) in layers) + 2 * config.hidden_size
-
-
-def parameter_count(config: Config) -> int:
-    """Parameters of the whole model; a tied head counts once."""
-    embedding = config.vocab_size * config.hidden_size
-    ends = embedding if config.tie_word_embeddings else 2 * embedding
-    return ends + config.num_hidden_layers * block_count(config) + config.hidden_size
-
-
-def weight_bytes(config: Config, precision: str) -> int:
+def planned_weight_bytes(config: Config, precision: str) -> int:
     """Bytes of the bare model. In NF4, 64 weights share a scale of one byte, and 256 scales a float32."""
     if precision != NF4:
         return parameter_count(config) * PRECISIONS[precision].weight
@@ -105,77 +54,7 @@ def weight_bytes(config: Config, precision: str) -> int:
     return config.num_hidden_layers * block + rest * PRECISIONS["bf16"].weight
 
 
-@dataclass(frozen=True)
-class Training:
-    """What a method means for memory. To plan for one more method, describe it as one of these.
-
-    Args:
-        trained: numbers that train.
-        added: how many of them the base does not have.
-        precision: of what is trained; None means the base's.
-        blocks: how many blocks, counted from the top, gradients go through.
-        inputs: linear layers whose weight trains, so that their input is kept.
-        biases: linear layers whose bias alone trains: gradients start there, but no input is kept.
-        low_rank: linear layers with LoRA beside them, and ``rank`` its rank.
-        norms, embedding, head: whether these train.
-    """
-
-    trained: int
-    added: int = 0
-    precision: Precision | None = None
-    blocks: int = 0
-    inputs: frozenset[str] = frozenset()
-    biases: frozenset[str] = frozenset()
-    low_rank: frozenset[str] = frozenset()
-    rank: int = 0
-    norms: bool = False
-    embedding: bool = False
-    head: bool = False
-
-
-def training(config: Config, method: Method) -> Training:
-    """Describe what ``method`` trains in a model of this shape.
-
-    Raises:
-        ValueError: a method the planner does not know, or settings that do not fit the model.
-    """
-    layers, L, D = linear_layers(config), config.num_hidden_layers, config.hidden_size
-    everything = frozenset(layers)
-    match method:
-        case FullFineTuning():
-            return Training(parameter_count(config), blocks=L, inputs=everything, norms=True, embedding=True, head=True)
-        case LastLayers(count=count) if 1 <= count <= L:
-            return Training(count * block_count(config) + D, blocks=count, inputs=everything, norms=True)
-        case Norms():
-            return Training((2 * L + 1) * D, blocks=L, norms=True)
-        case BitFit(add_to=add_to):
-            _check_names(add_to, layers)
-            own = {n for n in layers if _has_bias(config, n)}
-            new = set(map(_last, add_to)) - own
-            if not own | new:
-                raise ValueError(f"this model has no biases: add zero ones with add_to=, to any of {', '.join(layers)}")
-            count_own, count_new = (L * sum(layers[n][1] for n in names) for names in (own, new))
-            return Training(count_own + count_new, count_new, blocks=L, biases=frozenset(own | new))
-        case LoRA(rank=rank, target_modules=targets):
-            names = everything if targets == "all-linear" else _check_names(targets, layers)
-            added = L * sum(rank * sum(layers[n]) for n in names)
-            return Training(added, added, PRECISIONS["fp32"], blocks=L, low_rank=names, rank=rank)
-    raise ValueError(f"the planner has no formula for {method} on a model of {L} blocks")
-
-
-def _last(name: str) -> str:
-    return name.rsplit(".", 1)[-1]
-
-
-def _check_names(names: str | Sequence[str], layers: dict) -> frozenset[str]:
-    names = [names] if isinstance(names, str) else list(names)
-    for name in names:
-        if _last(name) not in layers:
-            raise ValueError(f"the planner knows no layer {name!r}: use 'all-linear' or any of {', '.join(layers)}")
-    return frozenset(map(_last, names))
-
-
-def activation_bytes(
+def planned_activation_bytes(
     config: Config,
     what: Training,
     precision: Precision,
@@ -184,7 +63,7 @@ def activation_bytes(
     attention_matrix: bool = False,
     counted: int | None = None,
 ) -> int:
-    """Bytes that autograd keeps in one forward pass. Arguments as in :func:`plan`."""
+    """Bytes that autograd keeps in one forward pass. Arguments as in :func:`plan_step`."""
     D, inner, H, act = config.hidden_size, config.intermediate_size, config.num_attention_heads, precision.activation
     queries = H * config.head_dim
 
@@ -195,36 +74,41 @@ def activation_bytes(
         copies = len(low_rank) * width * 4 if act < 4 else 0
         return act * width * (share and not kept) + copies + len(low_rank) * what.rank * 4
 
-    def norm(flows: bool) -> int:
+    def norm(needs_grad: bool) -> int:
         """Its input and root mean square in float32 for the gradient below; the normed input for its own scale."""
-        return 4 * (D + 1) * flows + act * D * what.norms
+        return 4 * (D + 1) * needs_grad + act * D * what.norms
+
+    def attention(q: bool, k: bool, v: bool) -> int:
+        """What attention keeps if q, k, v need gradients. Their heads are repeated first, so all are as wide as q."""
+        if not attention_matrix:  # the fused kernel keeps all or nothing: q, k, v, result; a number per head; the mask
+            return (4 * act * queries + 4 * H + act * length) * (q or k or v)
+        scores = q or k
+        softmax = 4 * scores + act * v if act < 4 else 4 * (scores or v)  # in float32; as it is multiplied with v
+        # k for the gradient of q, q for that of k, v for that of the softmax; the mask
+        return act * queries * (q + k + scores) + H * length * softmax + length * scores
 
     def trains(*names: str) -> bool:
         return any(n in names for n in what.inputs | what.biases | what.low_rank)
 
-    if attention_matrix:  # q, k, v; the softmax in float32 and as it is multiplied with v; the mask
-        attention = 3 * act * queries + H * length * (4 + (act if act < 4 else 0)) + length
-    else:  # q, k, v and the result; one number per head; the mask
-        attention = 4 * act * queries + 4 * H + act * length
-
-    per_token, flows = 0, what.embedding  # flows: does the stream need a gradient yet?
+    per_token, needs_grad = 0, what.embedding  # needs_grad: does the stream need a gradient yet?
     for _ in range(what.blocks):
-        per_token += norm(flows) + inputs(D, "q_proj", "k_proj", "v_proj")
-        reached = flows or what.norms or trains("q_proj", "k_proj", "v_proj")
-        per_token += attention * reached + inputs(queries, "o_proj", kept=reached and not attention_matrix)
-        flows = reached or trains("o_proj")
-        per_token += norm(flows) + inputs(D, "gate_proj", "up_proj")
-        gate, up = (flows or what.norms or trains(n) for n in ("gate_proj", "up_proj"))
+        per_token += norm(needs_grad) + inputs(D, "q_proj", "k_proj", "v_proj")
+        q, k, v = (needs_grad or what.norms or trains(name) for name in ("q_proj", "k_proj", "v_proj"))
+        reached = q or k or v
+        per_token += attention(q, k, v) + inputs(queries, "o_proj", kept=reached and not attention_matrix)
+        needs_grad = reached or trains("o_proj")
+        per_token += norm(needs_grad) + inputs(D, "gate_proj", "up_proj")
+        gate, up = (needs_grad or what.norms or trains(name) for name in ("gate_proj", "up_proj"))
         per_token += act * inner * (2 * gate + up) + inputs(inner, "down_proj")  # gate, up, silu(gate)
-        flows = True
-    per_token += norm(flows) + act * D * what.head
+        needs_grad = True
+    per_token += norm(needs_grad) + act * D * what.head
     counted = batch * (length - 1) if counted is None else counted
     layers = linear_layers(config)
     turned = what.blocks * sum(4 * what.rank * layers[name][1] for name in what.low_rank)  # LoRA lays B out as (r, out)
     return batch * length * per_token + turned + counted * config.vocab_size * 4  # log-probabilities, in float32
 
 
-def plan(
+def plan_step(
     config: Config,
     method: Method | None,
     precision: str = "fp32",
@@ -237,7 +121,8 @@ def plan(
     """Bytes of a training step with AdamW, or of generating text.
 
     Args:
-        config: the shape of the model: one of ``MODELS``, :func:`of_size`, or ``model.config``.
+        config: the shape of the model: one of ``MODELS``, :func:`~pefteach.memory.llamas.llama_of_size`, or
+            ``model.config``.
         method: how it is tuned; None for inference, where the cache of keys and values stands under activations.
         precision: of the base: a key of ``PRECISIONS``, or "nf4" with double quantisation. LoRA's matrices stay in
             float32.
@@ -246,24 +131,24 @@ def plan(
         counted: tokens that count towards the loss; all but the first of each row by default.
 
     Raises:
-        ValueError: an unknown precision or method, settings that do not fit, sizes below 1, or a method that trains
-            the base's own weights while they are in 4 bits.
+        ValueError: an unknown precision, a method without a formula, settings that do not fit, sizes below 1, or a
+            method that trains the base's own weights while they are in 4 bits.
     """
     if precision not in (*PRECISIONS, NF4):
         raise ValueError(f"unknown precision {precision!r}: use one of {', '.join((*PRECISIONS, NF4))}")
     if batch < 1 or length < 1:
         raise ValueError(f"batch and length must be at least 1, not {batch} and {length}")
-    base, weights = PRECISIONS["bf16" if precision == NF4 else precision], weight_bytes(config, precision)
+    base, weights = PRECISIONS["bf16" if precision == NF4 else precision], planned_weight_bytes(config, precision)
     if method is None:
         per_token = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim  # keys and values
         return Bytes(weights, 0, 0, batch * length * per_token * base.activation)
-    what = training(config, method)
-    if precision == NF4 and what.precision is None:
+    what = what_trains(config, method)
+    if precision == NF4 and not what.in_float32:
         raise ValueError(f"{type(method).__name__} trains the base itself, which is frozen in nf4: use LoRA, or bf16")
-    own = what.precision or base
+    own = PRECISIONS["fp32"] if what.in_float32 else base
     return Bytes(
         weights + what.added * own.weight,
         what.trained * own.gradient,
         what.trained * own.optimizer,
-        activation_bytes(config, what, base, batch, length, attention_matrix, counted),
+        planned_activation_bytes(config, what, base, batch, length, attention_matrix, counted),
     )

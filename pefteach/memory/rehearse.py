@@ -1,9 +1,9 @@
-"""What a training step will need, for any method on any causal model, before anything is loaded: a dress rehearsal.
+"""How much memory a training step will need, for any method on any causal model, before anything is loaded.
 
-The step is really taken, by the code that :func:`pefteach.memory.count.measure_step` measures, but with torch's fake
-tensors, which have shapes and no numbers. So a model of 70 billion parameters fits, and what its step would keep can
-be counted. :func:`pefteach.memory.formula.plan` gives the same for a Llama by formula, with reasons; a rehearsal
-needs no formula.
+It is a dress rehearsal: the step is really taken, by the code that :func:`pefteach.memory.count.measure_step` measures,
+but with torch's fake tensors, which have shapes and no numbers. So a model of 70 billion parameters fits, and what its
+step would keep can be counted. :func:`pefteach.memory.formula.plan_step` gives the same for some methods on a Llama by
+formula, with reasons; a rehearsal needs no formula.
 
 Not counted, because no tensor shows it: what a kernel uses inside itself, the CUDA context (about 0.5 GB), and what a
 GPU's allocator loses between tensors. Not counted either: the copy of the trained tensors that a method which trains
@@ -33,6 +33,7 @@ from pefteach.model.recompute import recompute_blocks
 from pefteach.quant import quantise
 from pefteach.training.adamw import AdamW
 
+Preparation = Method | Callable[[nn.Module], object]  # a method to attach, or a function that makes a model ready
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "nf4": torch.bfloat16}  # nf4: of all but the 4 bits
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adamw": AdamW,
@@ -43,15 +44,16 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 PAGED_FROM = 100_000  # numbers in a tensor; bitsandbytes does not page the states of a smaller one
 
 
-def rehearse(
+def rehearse_step(
     config: Any,
-    method: Method | Callable[[nn.Module], object],
+    method: Preparation,
     batch: int = 1,
     length: int = 512,
     *,
     precision: str = "bf16",
     checkpointing: bool = False,
     optimizer: str = "adamw",
+    attention_matrix: bool = False,
     counted: int | None = None,
     inputs: Mapping[str, Tensor] | None = None,
 ) -> Bytes:
@@ -59,12 +61,13 @@ def rehearse(
 
     Args:
         config: of the model: this package's ``Config``, or that of a causal model of transformers.
-        method: what is attached; or a function that makes the model ready as it likes, such as
-            :func:`pefteach.methods.qlora.qlora`.
+        method: what is attached; or a function that makes a model ready in place, such as
+            :func:`pefteach.methods.qlora.prepare_qlora`.
         batch, length: rows, and tokens per row; no row is padded.
         precision: of the base: a key of ``DTYPES``; "nf4" is with double quantisation, and the rest in bf16.
         checkpointing: keep only the inputs of the blocks, and compute the blocks again on the way back.
         optimizer: a key of ``OPTIMIZERS``.
+        attention_matrix: the textbook computation, which keeps T x T weights per head, instead of a fused kernel.
         counted: tokens that count towards the loss; all but the first of each row by default.
         inputs: what the batch holds besides, such as ``task_ids`` (B,).
 
@@ -77,17 +80,15 @@ def rehearse(
     name = type(config).__name__.removesuffix("Config") or "Decoder"
     try:
         with without_numbers(batch * length, counted):
-            model = build(config, precision).train()
-            if isinstance(method, Method):
-                attach(model, method)
-            else:
-                method(model)
+            model = build_model(config, precision, attention_matrix).train()
+            make_ready(model, method)
             if checkpointing:
                 recompute_blocks(model)
             ids = torch.zeros(batch, length, dtype=torch.long)
             rows = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": torch.zeros_like(ids)}
             rows |= {key: torch.empty(tensor.shape, dtype=tensor.dtype) for key, tensor in (inputs or {}).items()}
-            step = measure_step(model, rows, OPTIMIZERS[optimizer])
+            matrix = {"output_attentions": True} if attention_matrix else {}
+            step = measure_step(model, rows, OPTIMIZERS[optimizer], **matrix)
             large = sum(p.numel() for p in model.parameters() if p.requires_grad and p.numel() >= PAGED_FROM)
     except (DataDependentOutputException, DynamicOutputShapeException, UnsupportedOperatorException) as error:
         raise ValueError(
@@ -97,8 +98,16 @@ def rehearse(
     return replace(step, paged=per_number * large)
 
 
-def build(config: Any, precision: str) -> nn.Module:
-    """The model of a config with arbitrary weights.
+def make_ready(model: nn.Module, method: Preparation) -> None:
+    """Attach a method, or call a function that makes the model ready."""
+    if isinstance(method, Method):
+        attach(model, method)
+    else:
+        method(model)
+
+
+def build_model(config: Any, precision: str, attention_matrix: bool = False) -> nn.Module:
+    """A model of this shape, with arbitrary weights.
 
     Raises:
         ValueError: transformers has no causal model for this config.
@@ -109,8 +118,9 @@ def build(config: Any, precision: str) -> nn.Module:
     else:
         from transformers import AutoModelForCausalLM
 
+        kernel = {"attn_implementation": "eager"} if attention_matrix else {}
         try:
-            model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+            model = AutoModelForCausalLM.from_config(config, dtype=dtype, **kernel)
         except ValueError:
             raise ValueError(f"transformers has no causal model for a {type(config).__name__}") from None
     return quantise(model) if precision == "nf4" else model

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from pefteach.measure.parameters import count_parameters
-from pefteach.memory.count import measure_step
+from pefteach.memory import measure_step
 from pefteach.methods import BitFit, FullFineTuning, LastLayers, LoRA, Norms, attach, detach
 from pefteach.model import decoder as transformer
 from pefteach.paths import COURSE

@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from helpers import same, snapshot
-from pefteach.memory.count import LiveBytes, SavedActivations, measure_step, weight_bytes
+from pefteach.memory.count import activation_bytes, measure_step, weight_bytes
+from pefteach.memory.trackers import LiveBytes, SavedActivations
 from pefteach.methods import FullFineTuning, LastLayers, LoRA, attach
 from pefteach.quant import quantise
 from pefteach.quant.load import block_linears
@@ -79,6 +80,13 @@ def test_measuring_says_the_peak(model, labelled):
     assert held + step.activations < step.peak and held + step.gradients < step.peak
     plain = measure_step(model, labelled, torch.optim.SGD)
     assert plain.optimizer == 0 and plain.peak <= step.peak - step.optimizer
+
+
+def test_the_activations_alone_are_those_of_a_whole_step(model, labelled):
+    attach(model, LoRA(rank=4))
+    alone = activation_bytes(model, labelled)
+    assert alone == measure_step(model, labelled).activations
+    assert all(p.grad is None for p in model.parameters())
 
 
 def test_four_bits_weigh_what_they_are(model):

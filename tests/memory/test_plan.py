@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 from helpers import TINY
 from pefteach.commands.cli import app
 from pefteach.memory.count import Bytes
-from pefteach.memory.plan import find_config, find_method, fits, print_plan
-from pefteach.memory.rehearse import rehearse
+from pefteach.memory.plan import Plan, find_config, find_method, make_plan
+from pefteach.memory.rehearse import rehearse_step
 from pefteach.methods import AdaLoRA, LastLayers, LoRA, PrefixTuning
 from pefteach.methods.qlora import prepare_qlora
 
@@ -31,7 +31,7 @@ def run(*arguments: str) -> str:
 
 def test_the_table_and_the_json_are_the_rehearsal(folder):
     asked = ["--model", folder, "--method", "LoRA", "--set", "rank=4", "--batch", "3", "--length", "16"]
-    expected = rehearse(transformers.LlamaConfig(**TINY), LoRA(4), 3, 16)
+    expected = rehearse_step(transformers.LlamaConfig(**TINY), LoRA(4), 3, 16)
     printed = json.loads(run(*asked, "--json"))
     assert printed["bytes"] == vars(expected) and printed["fits"]["8"] and printed["precision"] == "bf16"
     text = run(*asked)
@@ -68,8 +68,9 @@ def test_a_name_that_the_hub_does_not_give_is_one_sentence(monkeypatch):
         find_config("no/such", 8)
 
 
-def test_what_fits():
-    assert fits(Bytes(0, 0, 0, 0, peak=16 * 10**9)) == {8: False, 16: True, 24: True, 48: True, 80: True}
+def test_what_fits_is_decided_by_the_peak():
+    plan = Plan("m", "lora", [], 1, 8, "bf16", False, "adamw", Bytes(0, 0, 0, 0, peak=16 * 10**9))
+    assert plan.fits() == {8: False, 12: False, 16: True, 24: True, 48: True, 80: True}
 
 
 @pytest.mark.parametrize(
@@ -120,5 +121,5 @@ def test_settings_of_qlora_are_read():
 def test_what_cannot_be_planned_is_one_sentence(folder, wrong, message):
     usual = dict(model=folder, method="lora", settings=[], batch=2, length=16, precision=None, checkpointing=False)
     with pytest.raises(ValueError) as error:
-        print_plan(**usual | wrong, optimizer="adamw", as_json=False)
+        make_plan(**usual | wrong)
     assert message in str(error.value) and "\n" not in str(error.value)

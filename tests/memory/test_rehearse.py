@@ -9,15 +9,15 @@ import transformers
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
 
-import pefteach.memory.count as memory
-import pefteach.memory.fake_tensors as shapes
-import pefteach.memory.rehearse as rehearsing
 from helpers import TINY
 from pefteach.choices import OPTIMIZERS as QLORA_OPTIMIZERS
+from pefteach.memory import count, fake_tensors
+from pefteach.memory import rehearse as rehearsal
 from pefteach.memory.count import Bytes, LiveBytes, measure_step, optimizer_bytes
-from pefteach.memory.formula import MODELS, plan
-from pefteach.memory.rehearse import OPTIMIZERS, rehearse
-from pefteach.methods import METHODS, FullFineTuning, LoRA, Method, attach
+from pefteach.memory.formula import plan_step
+from pefteach.memory.llamas import MODELS
+from pefteach.memory.rehearse import OPTIMIZERS, make_ready, rehearse_step
+from pefteach.methods import METHODS, FullFineTuning, LoRA, attach
 from pefteach.methods.qlora import prepare_qlora
 from pefteach.model.decoder import Config, Decoder
 from pefteach.model.recompute import recompute_blocks
@@ -50,7 +50,7 @@ def measured(family, method, precision="fp32", checkpointing=False, inputs=None,
     model = FAMILIES[family]().train().to(torch.float32 if precision == "fp32" else torch.bfloat16)
     if precision == "nf4":
         quantise(model)
-    attach(model, method) if isinstance(method, Method) else method(model)
+    make_ready(model, method)
     if checkpointing:
         recompute_blocks(model)
     return measure_step(model, batch_of(rows, length) | (inputs or {}))
@@ -59,7 +59,7 @@ def measured(family, method, precision="fp32", checkpointing=False, inputs=None,
 def rehearsed(family, method, precision="fp32", checkpointing=False, inputs=None, shape=None) -> Bytes:
     """The same step, without the model."""
     settings = dict(precision=precision, checkpointing=checkpointing, inputs=inputs)
-    return rehearse(FAMILIES[family]().config, method, *(shape or SHAPES[family]), **settings)
+    return rehearse_step(FAMILIES[family]().config, method, *(shape or SHAPES[family]), **settings)
 
 
 def test_the_cases_are_of_every_method():
@@ -103,16 +103,16 @@ def train_all(attach):
 LLAMA_LORA = dict(family="llama", method=LoRA(4))
 OURS_LORA = dict(family="ours", method=LoRA(4))
 WRONG = {
-    "gradients forgotten": (memory, "gradient_bytes", lambda model: 0, LLAMA_LORA, "gradients"),
-    "optimiser on frozen weights": (rehearsing, "attach", train_all(attach), LLAMA_LORA, "optimizer"),
+    "gradients forgotten": (count, "gradient_bytes", lambda model: 0, LLAMA_LORA, "gradients"),
+    "optimiser on frozen weights": (rehearsal, "attach", train_all(attach), LLAMA_LORA, "optimizer"),
     "checkpointed blocks kept": (
-        rehearsing, "recompute_blocks", lambda model: None, LLAMA_LORA | dict(checkpointing=True), "activations",
+        rehearsal, "recompute_blocks", lambda model: None, LLAMA_LORA | dict(checkpointing=True), "activations",
     ),
     "4 bits counted as 16": (
-        rehearsing, "quantise", lambda model: model, OURS_LORA | dict(precision="nf4"), "weights",
+        rehearsal, "quantise", lambda model: model, OURS_LORA | dict(precision="nf4"), "weights",
     ),
     "scales not quantised": (
-        shapes, "NestedAbsmax", lambda codes, *rest: codes.float(), OURS_LORA | dict(precision="nf4"), "weights",
+        fake_tensors, "NestedAbsmax", lambda codes, *rest: codes.float(), OURS_LORA | dict(precision="nf4"), "weights",
     ),
     "workspace of the optimiser forgotten": (
         torch.optim, "AdamW", partial(torch.optim.AdamW, foreach=False),
@@ -122,10 +122,10 @@ WRONG = {
         LiveBytes, "peak", property(lambda self: self.now, lambda self, value: None), OURS_LORA, "peak",
     ),
     "what the loss keeps forgotten": (
-        memory, "next_token_loss", lambda logits, labels: logits.sum(), OURS_LORA, "activations",
+        count, "next_token_loss", lambda logits, labels: logits.sum(), OURS_LORA, "activations",
     ),
     "a tied head counted twice": (
-        rehearsing, "Decoder", lambda config: Decoder(replace(config, tie_word_embeddings=False)), OURS_LORA, "weights",
+        rehearsal, "Decoder", lambda config: Decoder(replace(config, tie_word_embeddings=False)), OURS_LORA, "weights",
     ),
 }  # fmt: skip
 
@@ -144,12 +144,14 @@ def test_a_wrong_rehearsal_is_caught(name, monkeypatch):
 
 def test_a_tied_head_weighs_once():
     config = FAMILIES["ours"]().config
-    tied, untied = (rehearse(replace(config, tie_word_embeddings=tie), LoRA(4), 2, 8).weights for tie in (True, False))
+    tied, untied = (
+        rehearse_step(replace(config, tie_word_embeddings=tie), LoRA(4), 2, 8).weights for tie in (True, False)
+    )
     assert untied - tied == 2 * config.vocab_size * config.hidden_size
     for tie in (True, False):
         peer = transformers.LlamaForCausalLM(transformers.LlamaConfig(**TINY, tie_word_embeddings=tie))
         attach(peer, LoRA(4))
-        assert rehearse(peer.config, LoRA(4), 3, 9, precision="fp32").weights == memory.weight_bytes(peer)
+        assert rehearse_step(peer.config, LoRA(4), 3, 9, precision="fp32").weights == count.weight_bytes(peer)
 
 
 @pytest.mark.parametrize("counted", [5, 300])
@@ -161,9 +163,11 @@ def test_only_tokens_that_count_cost_log_probabilities(counted):
     batch["labels"] = torch.cat([torch.full((8, 1), -100), labels.view(8, 39)], 1)
     attach(model, LoRA(4))
     measured = measure_step(model, batch)
-    found = errors(rehearse(config, LoRA(4), 8, 40, precision="fp32", counted=counted), measured)
+    found = errors(rehearse_step(config, LoRA(4), 8, 40, precision="fp32", counted=counted), measured)
     assert max(found.values()) < BOUND, found
-    assert errors(rehearse(config, LoRA(4), 8, 40, precision="fp32", counted=305 - counted), measured)["peak"] > BOUND
+    assert (
+        errors(rehearse_step(config, LoRA(4), 8, 40, precision="fp32", counted=305 - counted), measured)["peak"] > BOUND
+    )
 
 
 @pytest.mark.parametrize("bits", [8, 32])
@@ -171,7 +175,7 @@ def test_the_optimisers_states_are_those_of_bitsandbytes(bits):
     bnb = pytest.importorskip("bitsandbytes")
     sizes, dtypes = (100, 4095, 4096, 10_000), (torch.float32, torch.bfloat16)
     made = []
-    for maker in (partial(bnb.optim.AdamW, optim_bits=bits), partial(shapes.StatesOfAdamW, bits=bits)):
+    for maker in (partial(bnb.optim.AdamW, optim_bits=bits), partial(fake_tensors.StatesOfAdamW, bits=bits)):
         parameters = [nn.Parameter(torch.randn(n).to(dtype)) for n in sizes for dtype in dtypes]
         optimizer = maker(parameters, lr=0.0)
         for place, p in enumerate(parameters):
@@ -186,7 +190,7 @@ def test_the_optimisers_states_are_those_of_bitsandbytes(bits):
 
 def test_optimisers_cost_what_they_say():
     config = transformers.LlamaConfig(**MODELS["SmolLM2-135M"].to_dict() | {"num_hidden_layers": 1})
-    step = {name: rehearse(config, LoRA(192), 1, 8, optimizer=name) for name in OPTIMIZERS}
+    step = {name: rehearse_step(config, LoRA(192), 1, 8, optimizer=name) for name in OPTIMIZERS}
     count = step["adamw"].gradients // 4
     assert step["adamw"].optimizer == pytest.approx(8 * count, rel=1e-3) and step["adamw"].paged == 0
     assert step["paged-adamw-32bit"].optimizer == 8 * count
@@ -204,7 +208,7 @@ def test_every_optimiser_of_qlora_can_be_rehearsed():
 def test_a_large_model_takes_no_memory_and_the_formula_agrees():
     shape = replace(MODELS["Llama-2-70B"], num_hidden_layers=2)
     before = peak_memory(torch.device("cpu"))
-    found, planned = rehearse(shape, LoRA(8), 2, 512), plan(shape, LoRA(8), "bf16", 2, 512)
+    found, planned = rehearse_step(shape, LoRA(8), 2, 512), plan_step(shape, LoRA(8), "bf16", 2, 512)
     assert found.weights > 4 * 10**9 and peak_memory(torch.device("cpu")) - before < 10**9
     assert (found.weights, found.gradients) == (planned.weights, planned.gradients)
     assert found.activations == pytest.approx(planned.activations, rel=0.01)
@@ -217,10 +221,10 @@ def test_nothing_leaks_out_of_a_rehearsal():
     model = FAMILIES["ours"]().eval()
     batch = {key: tensor for key, tensor in batch_of(2, 8).items() if key != "labels"}
     before = model(**batch).logits
-    rehearse(model.config, LoRA(4), 2, 8, precision="nf4")
-    rehearse(LLAMA, partial(prepare_qlora, rank=4), 2, 8)  # quantises by itself
+    rehearse_step(model.config, LoRA(4), 2, 8, precision="nf4")
+    rehearse_step(LLAMA, partial(prepare_qlora, rank=4), 2, 8)  # quantises by itself
     with pytest.raises(ValueError, match="cannot recompute its blocks"):
-        rehearse(model.config, LoRA(4), 2, 8, checkpointing=True)
+        rehearse_step(model.config, LoRA(4), 2, 8, checkpointing=True)
     assert torch.equal(model(**batch).logits, before) and not isinstance(torch.empty(1), FakeTensor)
     assert (swap, trunc) == (torch.utils.swap_tensors, torch.nn.init._no_grad_trunc_normal_)
     logits = quantise(model)(**batch).logits
@@ -248,7 +252,7 @@ def test_nothing_leaks_out_of_a_rehearsal():
 )
 def test_what_cannot_be_rehearsed_is_refused(wrong, message):
     with pytest.raises(ValueError, match=message):
-        rehearse(**{"config": LLAMA, "method": LoRA(4), "batch": 2, "length": 8, **wrong})
+        rehearse_step(**{"config": LLAMA, "method": LoRA(4), "batch": 2, "length": 8, **wrong})
 
 
 @pytest.mark.gpu
@@ -268,6 +272,6 @@ def test_the_peak_is_what_a_gpu_says(precision):
     torch.cuda.reset_peak_memory_stats()
     measured = measure_step(model, batch)
     peak = torch.cuda.max_memory_allocated() - before
-    predicted = rehearse(config, method, 4, 512, precision=precision)
+    predicted = rehearse_step(config, method, 4, 512, precision=precision)
     assert predicted.peak == pytest.approx(peak, rel=BOUND)
     assert max(errors(predicted, measured).values()) < BOUND

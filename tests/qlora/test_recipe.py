@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from helpers import DEVICES
-from pefteach.memory.count import SavedActivations
+from pefteach.memory import SavedActivations
 from pefteach.methods import attached, detach
 from pefteach.methods.qlora import norms_in_float32, prepare_qlora
 from pefteach.model.modules import base_modules

@@ -1,4 +1,4 @@
-"""Which card holds this fine-tune?"""
+"""The explorer of lesson 2: which graphics card holds this fine-tune?"""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from matplotlib.figure import Figure
 
 from pefteach.lessons.finetuning_and_its_cost.figures import draw_memory
 from pefteach.lessons.kit.panel import Panel
-from pefteach.memory.formula import MODELS, NF4, PRECISIONS, of_size, parameter_count, plan
+from pefteach.memory.formula import NF4, PRECISIONS, plan_step
+from pefteach.memory.llamas import MODELS, llama_of_size, parameter_count
 from pefteach.methods import BitFit, FullFineTuning, LastLayers, LoRA, Method, Norms
 from pefteach.model.decoder import Config
 
 ANY_SIZE = "a Llama of the size below"
 LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 LORA = "LoRA q, v, r = 8"
-METHODS: dict[str, Method | None] = {
+CHOICES: dict[str, Method | None] = {
     "inference": None,
     "full fine-tuning": FullFineTuning(),
     "last 2 blocks": LastLayers(2),
@@ -28,7 +29,7 @@ METHODS: dict[str, Method | None] = {
 
 
 def memory_explorer(models: Mapping[str, Config] = MODELS) -> Panel:
-    """Plan the memory of every method on one model; see :func:`pefteach.memory.formula.plan`.
+    """Plan the memory of every method on one model, with :func:`pefteach.memory.formula.plan_step`.
 
     Args:
         models: shapes to choose from, by name; one more choice is a Llama of any size.
@@ -42,11 +43,11 @@ def memory_explorer(models: Mapping[str, Config] = MODELS) -> Panel:
     def draw(
         figure: Figure, model: str, billions: float, method: str, precision: str, batch: int, length: int, matrix: bool
     ) -> str:
-        config = of_size(billions * 1e9) if model == ANY_SIZE else models[model]
+        config = llama_of_size(billions * 1e9) if model == ANY_SIZE else models[model]
         plans, refused = {}, {}
-        for name, each in METHODS.items():
+        for name, each in CHOICES.items():
             try:
-                plans[name] = plan(config, each, precision, batch, length, attention_matrix=matrix)
+                plans[name] = plan_step(config, each, precision, batch, length, attention_matrix=matrix)
             except ValueError as error:  # a base in 4 bits does not train
                 refused[name] = f"{error}. "
         says = refused.get(method, "") + draw_memory(figure, plans, method if method in plans else LORA)
@@ -64,7 +65,7 @@ def memory_explorer(models: Mapping[str, Config] = MODELS) -> Panel:
         billions=widgets.FloatSlider(
             value=30, min=1, max=100, step=1, description="size (billion parameters)", readout_format=".0f"
         ),
-        method=widgets.Dropdown(options=list(METHODS), value="full fine-tuning", description="method"),
+        method=widgets.Dropdown(options=list(CHOICES), value="full fine-tuning", description="method"),
         precision=widgets.ToggleButtons(options=[*PRECISIONS, NF4], value="mixed", description="precision"),
         batch=widgets.SelectionSlider(options=[1, 2, 4, 8, 16, 32, 64], value=1, description="rows (batch)"),
         length=widgets.SelectionSlider(
@@ -75,5 +76,5 @@ def memory_explorer(models: Mapping[str, Config] = MODELS) -> Panel:
 
 
 def example() -> Panel:
-    """One on the models it knows, for whoever times or tests every explorer."""
+    """The explorer on the models it knows, for the code that times and tests every explorer."""
     return memory_explorer()

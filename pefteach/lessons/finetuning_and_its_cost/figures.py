@@ -1,4 +1,4 @@
-"""Pictures of what fine-tuning costs: memory by phase, what few trained parameters save, and what is forgotten."""
+"""The pictures of lesson 2: memory by phase, what few trained parameters save, and what is forgotten."""
 
 from __future__ import annotations
 
@@ -12,19 +12,14 @@ from matplotlib.ticker import MaxNLocator
 
 from pefteach.lessons.kit.style import BLUE, GREEN, GREY, INK, ORANGE, PINK, SKY, key, ruled_axes, style
 from pefteach.measure.forgetting import Knowledge
+from pefteach.memory.cards import CARDS, smallest_card
 from pefteach.memory.count import Bytes
 
 PHASES = {"weights": GREY, "gradients": ORANGE, "optimizer": PINK, "activations": SKY}
-CARDS = (8, 12, 16, 24, 48, 80)  # GB on graphics cards that people own or rent
-
-
-def smallest_card(total: int) -> int | None:
-    """The smallest of ``CARDS`` that holds this many bytes (1 GB taken as 10^9 bytes); None if none does."""
-    return next((card for card in CARDS if total <= card * 10**9), None)
 
 
 def draw_memory(figure: Figure, plans: Mapping[str, Bytes], chosen: str) -> str:
-    """One stacked bar per plan, the chosen one strong, and a line for every card that the axis reaches.
+    """Draw one stacked bar per plan, the chosen one strong, and a line for every card that the axis reaches.
 
     Raises:
         KeyError: ``chosen`` is not among the plans.
@@ -81,7 +76,7 @@ def _sentence(name: str, plan: Bytes) -> str:
 
 
 def draw_costs(figure: Figure, costs: Mapping[str, tuple[float, float, float]]) -> str:
-    """Three costs of every method beside each other, as shares of full fine-tuning's.
+    """Draw three costs of every method beside each other, as shares of full fine-tuning's.
 
     Args:
         costs: per method, its trained parameters, saved activation bytes and operations per step, each divided by
@@ -109,7 +104,7 @@ def _percent(value: float) -> str:
 
 
 def draw_forgetting(figure: Figure, runs: Mapping[str, Sequence[Knowledge]]) -> str:
-    """What is still known, per row: the mean over runs as a bar, each run as a dot; old skills, and story loss."""
+    """Draw what each row still knows, old skills and story loss: the mean over runs as a bar, each run as a dot."""
     panels = figure.subplots(1, 2, sharey=True)
     titles = (("old skills", "mean accuracy", "mean"), ("stories", "loss per token (nats)", "stories"))
     says = []

@@ -27,8 +27,7 @@ from pefteach.lessons.finetuning_and_its_cost.explorer import memory_explorer
 from pefteach.lessons.finetuning_and_its_cost.figures import draw_costs, draw_forgetting, draw_memory
 from pefteach.lessons.kit.style import Picture, new_figure
 from pefteach.measure.forgetting import fingerprints, knowledge
-from pefteach.memory.count import measure_step
-from pefteach.memory.formula import MODELS, PRECISIONS, plan
+from pefteach.memory import MODELS, PRECISIONS, measure_step, plan_step
 from pefteach.methods import BitFit, FullFineTuning, LastLayers, LoRA, Norms, activate, attach, detach
 from pefteach.model.base import load_base
 from pefteach.model.decoder import Decoder
@@ -48,7 +47,7 @@ guess = 20  # GB; change it
 llama = MODELS["Llama-2-7B"]
 ways = {"run it": None, "tune it all": FullFineTuning(), "tune a LoRA": LoRA(rank=8)}
 # "mixed" precision: step 3. One row of 512 tokens.
-plans = {name: plan(llama, method, "mixed", batch=1, length=512) for name, method in ways.items()}
+plans = {name: plan_step(llama, method, "mixed", batch=1, length=512) for name, method in ways.items()}
 print(f"your guess: {guess} GB; tuning it all takes {plans['tune it all'].total / 1e9:.0f} GB")
 figure = new_figure(7.2, 2.4)
 Picture(figure, alt=draw_memory(figure, plans, "tune it all"))
@@ -263,7 +262,7 @@ for method in (FullFineTuning(), LastLayers(2), BitFit(), LoRA(rank=8)):
     attach(base, method)
     measured = measure_step(base, batch)
     detach(base)
-    planned = plan(base.config, method, "fp32", *batch["input_ids"].shape, counted=counted)
+    planned = plan_step(base.config, method, "fp32", *batch["input_ids"].shape, counted=counted)
     ratio = planned.activations / measured.activations
     print(f"{type(method).__name__:14} planned {planned.total:>11,} bytes, measured {measured.total:>11,}")
     assert 0.99 < ratio < 1.01

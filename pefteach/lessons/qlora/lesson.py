@@ -28,8 +28,7 @@ from pefteach.lessons.kit.style import Picture, new_figure
 from pefteach.lessons.qlora.explorer import bits_explorer
 from pefteach.lessons.qlora.figures import draw_levels, draw_qlora
 from pefteach.measure.knowledge import FRESH, story_text
-from pefteach.memory.count import SavedActivations, weight_bytes
-from pefteach.memory.formula import MODELS, plan
+from pefteach.memory import MODELS, SavedActivations, plan_step, weight_bytes
 from pefteach.methods import FullFineTuning, LoRA, attach, attached
 from pefteach.methods.qlora import prepare_qlora
 from pefteach.model.base import load_base
@@ -49,7 +48,7 @@ for name, method, precision in (
     ("LoRA on a 16-bit base", everywhere, "bf16"),
     ("LoRA on a 4-bit base", everywhere, "nf4"),
 ):
-    need = plan(MODELS["Llama-2-7B"], method, precision, batch=1, length=128)
+    need = plan_step(MODELS["Llama-2-7B"], method, precision, batch=1, length=128)
     print(f"{name:33} weights {need.weights / 1e9:4.1f} GB, all {need.total / 1e9:5.1f} GB")
 
 # %% [markdown]
@@ -314,7 +313,7 @@ def on_the_card() -> nn.Module:
 
 
 # %% tags=["nbval-ignore-output"]
-planned = plan(SHAPE, LoRA(64, 16, "all-linear"), "nf4", batch=1, length=512).total / 1e9
+planned = plan_step(SHAPE, LoRA(64, 16, "all-linear"), "nf4", batch=1, length=512).total / 1e9
 if torch.cuda.is_available():
     large = on_the_card()
     prepare_qlora(large, rank=64, alpha=16)
@@ -412,7 +411,7 @@ assert all(a < o and a + 0.1 < r for a, o, r in zip(four, results["original"], r
 # %%
 for name, bits in {"scales in 32 bits": 4 + 32 / 64, "scales quantised too": 4 + 8 / 64 + 32 / (64 * 256)}.items():
     print(f"matrices, {name:20}: {bits:.3f} bits, {1 - bits / 16:.1%} less than 16")
-bytes_of = lambda method, precision: plan(MODELS["Llama-2-7B"], method, precision, batch=1, length=512).total
+bytes_of = lambda method, precision: plan_step(MODELS["Llama-2-7B"], method, precision, batch=1, length=512).total
 whole, high, low = bytes_of(FullFineTuning(), "mixed"), bytes_of(everywhere, "bf16"), bytes_of(everywhere, "nf4")
 print(f"a step of Llama-2-7B, against full fine-tuning: LoRA {1 - high / whole:.0%} less, QLoRA {1 - low / whole:.0%}")
 assert bits / 16 > 0.25 and low / whole < 0.25 and whole - high > high - low

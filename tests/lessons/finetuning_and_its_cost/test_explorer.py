@@ -2,8 +2,8 @@
 
 import pytest
 
-from pefteach.lessons.finetuning_and_its_cost.explorer import ANY_SIZE, METHODS, memory_explorer
-from pefteach.memory.formula import MODELS, of_size, parameter_count, plan
+from pefteach.lessons.finetuning_and_its_cost.explorer import ANY_SIZE, CHOICES, memory_explorer
+from pefteach.memory import MODELS, llama_of_size, parameter_count, plan_step
 from pefteach.methods import FullFineTuning
 from pefteach.model.decoder import Config
 
@@ -33,7 +33,7 @@ def test_every_control_changes_the_picture_and_the_caption(panel, name, value):
 
 
 def test_the_caption_is_the_plan(panel):
-    expected = plan(MODELS["Llama-2-7B"], FullFineTuning(), "mixed", 1, 512)
+    expected = plan_step(MODELS["Llama-2-7B"], FullFineTuning(), "mixed", 1, 512)
     assert f"together {expected.total / 1e9:.0f} GB" in panel.says and panel.says.startswith("6.74 billion parameters")
 
 
@@ -41,13 +41,13 @@ def test_any_size_can_be_asked_for(panel):
     panel.controls["model"].value = ANY_SIZE
     for size in (13, 70):
         panel.controls["billions"].value = size
-        assert panel.says.startswith(f"{parameter_count(of_size(size * 1e9)) / 1e9:.3g} billion")
+        assert panel.says.startswith(f"{parameter_count(llama_of_size(size * 1e9)) / 1e9:.3g} billion")
 
 
 def test_every_method_fits_models_with_and_without_biases(panel):
     for model in panel.controls["model"].options:
         panel.controls["model"].value = model
-        for method in METHODS:
+        for method in CHOICES:
             panel.controls["method"].value = method
             assert f"{method}: weights" in panel.says
 
@@ -56,7 +56,7 @@ def test_a_base_in_four_bits_shows_qlora_and_says_what_it_refuses(panel):
     panel.controls["precision"].value = "nf4"
     assert "FullFineTuning trains the base itself" in panel.says and "LoRA q, v, r = 8: weights 3.88" in panel.says
     panel.controls["method"].value = "LoRA all, r = 8"
-    expected = plan(MODELS["Llama-2-7B"], METHODS["LoRA all, r = 8"], "nf4", 1, 512)
+    expected = plan_step(MODELS["Llama-2-7B"], CHOICES["LoRA all, r = 8"], "nf4", 1, 512)
     assert f"together {expected.total / 1e9:.3g} GB" in panel.says and "trains the base" not in panel.says
 
 

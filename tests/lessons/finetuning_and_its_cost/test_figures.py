@@ -3,16 +3,14 @@
 import pytest
 
 from pefteach.lessons.finetuning_and_its_cost.figures import (
-    CARDS,
     PHASES,
     draw_costs,
     draw_forgetting,
     draw_memory,
-    smallest_card,
 )
 from pefteach.lessons.kit.style import new_figure
 from pefteach.measure.forgetting import Knowledge
-from pefteach.memory.count import Bytes
+from pefteach.memory import CARDS, Bytes
 
 GB = 10**9
 PLANS = {"full": Bytes(14 * GB, 14 * GB, 28 * GB, 4 * GB), "lora": Bytes(14 * GB, GB, 2 * GB, 3 * GB)}
@@ -83,11 +81,6 @@ def test_the_sentence_says_the_phases_and_the_card():
     )
     huge = {"huge": Bytes(700 * GB, 700 * GB, 1400 * GB, 0)}
     assert "together 2,800 GB, and no card of 80 GB holds it" in draw_memory(new_figure(), huge, "huge")
-
-
-@pytest.mark.parametrize(("total", "card"), [(1, 8), (8 * GB, 8), (8 * GB + 1, 12), (80 * GB, 80), (80 * GB + 1, None)])
-def test_the_smallest_card(total, card):
-    assert smallest_card(total) == card
 
 
 def test_an_unknown_plan_cannot_be_chosen():

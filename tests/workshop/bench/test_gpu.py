@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from pefteach.memory.count import LiveBytes
-from pefteach.memory.formula import llama
+from pefteach.memory import LiveBytes
+from pefteach.memory.llamas import llama
 from pefteach.quant import quantise, quantise_4bit
 from pefteach.quant.fast import fused
 from pefteach.workshop import bench

@@ -8,7 +8,7 @@ from functools import partial
 
 import torch
 
-from pefteach.memory.formula import MODELS
+from pefteach.memory.llamas import MODELS
 from pefteach.workshop.bench.gpu import kernels, planning, report, training
 from pefteach.workshop.bench.gpu.device import Gpu
 from pefteach.workshop.bench.measure import Row

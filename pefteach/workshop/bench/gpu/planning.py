@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
-from torch import nn
 
 from pefteach.memory.count import measure_step
-from pefteach.memory.rehearse import rehearse
-from pefteach.methods import LoRA, attach
+from pefteach.memory.rehearse import Preparation, make_ready, rehearse_step
+from pefteach.methods import LoRA
 from pefteach.methods.qlora import prepare_qlora
 from pefteach.model.decoder import Config
 from pefteach.quant import quantise
@@ -26,16 +25,16 @@ BAR = 5.0  # percent
 
 @dataclass(frozen=True)
 class Case:
-    """A way to train; ``make_ready`` gets a model whose weights are in 4 bits if ``precision`` is "nf4"."""
+    """A way to train. The weights are in 4 bits before ``method`` meets the model, if ``precision`` is "nf4"."""
 
-    make_ready: Callable[[nn.Module], object]
+    method: Preparation
     precision: str
     optimizer: str
 
 
 CASES = {
-    "LoRA": Case(lambda model: attach(model, LoRA(RANK, ALPHA, "all-linear")), "bf16", "adamw"),
-    "QLoRA": Case(lambda model: prepare_qlora(model, RANK, ALPHA, checkpointing=True), "nf4", "paged-adamw-32bit"),
+    "LoRA": Case(LoRA(RANK, ALPHA, "all-linear"), "bf16", "adamw"),
+    "QLoRA": Case(partial(prepare_qlora, rank=RANK, alpha=ALPHA, checkpointing=True), "nf4", "paged-adamw-32bit"),
 }
 
 
@@ -52,8 +51,8 @@ def measure(gpu: Gpu, name: str, config: Config, batch: int, length: int = 1024)
 
 def predict(gpu: Gpu, config: Config, case: Case, batch: int, length: int) -> int:
     """Bytes. What is paged does not lie in torch's memory."""
-    step = rehearse(
-        hugging_face(config), case.make_ready, batch, length, precision=case.precision, optimizer=case.optimizer
+    step = rehearse_step(
+        hugging_face(config), case.method, batch, length, precision=case.precision, optimizer=case.optimizer
     )
     assert step.peak is not None  # a rehearsal always has one
     return step.peak - (step.paged if gpu.device.type == "cuda" else 0)
@@ -67,7 +66,7 @@ def real(gpu: Gpu, config: Config, case: Case, batch: int, length: int) -> int:
     model = random_llama(config, gpu.device)
     if case.precision == "nf4":
         quantise(model)
-    case.make_ready(model)
+    make_ready(model, case.method)
     ids = torch.zeros(batch, length, dtype=torch.long, device=gpu.device)
     rows = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids.clone()}
     gpu.forget()
