@@ -1,4 +1,4 @@
-"""What a base knows: its skills to the digit, its stories by loss and by reading what it writes."""
+"""What the course's base knows: its skills by exact match, its stories by their loss and by what it writes itself."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FRESH = 10**6  # seeds from here on are for measuring; training draws its own
 
 
 def story_text(story: Story) -> str:
-    """Title, new line, story: the form in which the base reads and writes them."""
+    """A story as the base reads and writes it: title, new line, text."""
     return f"{story.title}\n{story.text}"
 
 
@@ -33,7 +33,12 @@ def skill_accuracy(
     count: int = 200,
     seed: int = FRESH,
 ) -> dict[str, float]:
-    """Share of fresh problems solved to the last letter, per pretraining skill; ``form`` is how they are asked."""
+    """The share of fresh problems that the model solves to the last letter, by skill of its pretraining.
+
+    Args:
+        form: how a problem is asked: by the skill's token, or by worked examples.
+        count: problems per skill.
+    """
     result = {}
     for skill in SKILLS:
         rng = random.Random(f"{seed}:{skill}")
@@ -46,27 +51,28 @@ def skill_accuracy(
 def story_loss(
     model: nn.Module, tokenizer: Tokenizer, split: str, count: int = 300, seed: int = FRESH
 ) -> dict[str, float]:
-    """Loss per token (nats) on fresh stories of a split, and the generator's bound.
+    """The loss per token (nats) on fresh stories of a split, and a bound for it from the generator.
 
     A story is a function of the generator's choices, so its entropy is at most theirs: the log of the number of
     plots, plus the log of the number of options at every choice. A model that knew the plots by heart could reach
-    that bound. Held-out plots it cannot know.
+    that bound. It cannot know the plots that were held out.
     """
-    told = list(stories(count, split, seed))
-    examples = [encode(tokenizer, "", story_text(s)) for s in told]
+    fresh = list(stories(count, split, seed))
+    examples = [encode(tokenizer, "", story_text(s)) for s in fresh]
     tokens = sum(sum(e.counts) for e in examples)
-    bound = (sum(s.nats for s in told) + count * math.log(len(plots(split)))) / tokens
+    bound = (sum(s.nats for s in fresh) + count * math.log(len(plots(split)))) / tokens
     return {"loss": evaluate(model, examples, batch_size=32).loss, "generator_bound": bound}
 
 
 def story_quality(model: nn.Module, tokenizer: Tokenizer, count: int = 60, seed: int = 0) -> dict[str, float]:
-    """Let the model go on from title and first 20 words; see which stories end, and which stay on their plot.
+    """Let the model continue stories from their title and first 20 words; see which end, and which stay on their plot.
 
-    ``on_plot`` is the share of what it wrote (by characters) that is a wording of the story's own plot, and
-    ``hero_kept`` the share of continuations that name the hero again, beside the same share in the stories as told.
+    ``on_plot`` is the share of what it wrote (by characters) that is a wording of the story's own plot.
+    ``hero_kept`` is the share of continuations that name the hero again, ``hero_kept_as_told`` the same share in the
+    stories as the generator tells them.
     """
-    told = list(stories(count, seed=FRESH + seed))
-    starts = [f"{s.title}\n" + " ".join(s.text.split()[:20]) for s in told]
+    fresh = list(stories(count, seed=FRESH + seed))
+    starts = [f"{s.title}\n" + " ".join(s.text.split()[:20]) for s in fresh]
     batch = prompts(tokenizer, starts)
     eos, width = tokenizer.token_to_id(EOS), batch["input_ids"].shape[1]
     ids = generate(
@@ -83,14 +89,14 @@ def story_quality(model: nn.Module, tokenizer: Tokenizer, count: int = 60, seed:
     share = lambda hits: sum(hits) / count
     return {
         "ended": share(bool((row[width:] == eos).any()) for row in ids),
-        "on_plot": share(on_plot(rest, by_name[s.plot]) for s, rest in zip(told, rests)),
-        "hero_kept": share(s.hero in rest for s, rest in zip(told, rests)),
-        "hero_kept_as_told": share(s.hero in " ".join(s.text.split()[20:]) for s in told),
+        "on_plot": share(on_plot(rest, by_name[s.plot]) for s, rest in zip(fresh, rests)),
+        "hero_kept": share(s.hero in rest for s, rest in zip(fresh, rests)),
+        "hero_kept_as_told": share(s.hero in " ".join(s.text.split()[20:]) for s in fresh),
     }
 
 
 def on_plot(text: str, plot: Plot) -> float:
-    """Share of the characters of ``text`` that lie inside a wording of the plot, whatever its slots and choices."""
+    """The share of the characters of ``text`` that lie inside a wording of the plot, whatever its slots and choices."""
     inside = torch.zeros(len(text), dtype=torch.bool)
     for passage in plot.story:
         for wording in passage:
@@ -101,7 +107,7 @@ def on_plot(text: str, plot: Plot) -> float:
 
 
 def _pattern(sentence: str) -> re.Pattern[str]:
-    """A sentence of a wording as a regular expression: choices are alternatives, a slot is up to eight words."""
+    """A regular expression for a sentence of a wording: choices are alternatives, a slot is up to eight words."""
     pieces = re.split(r"(\[[^\]]+\]|\{[\w.]+\}|a\(n\))", sentence)
     return re.compile("".join(_piece(piece) for piece in pieces), re.IGNORECASE)
 
@@ -114,8 +120,8 @@ def _piece(piece: str) -> str:
     return "an?" if piece == "a(n)" else re.escape(piece)
 
 
-def measure_base(model: nn.Module, tokenizer: Tokenizer) -> dict:
-    """Everything the model card says in figures."""
+def examine_base(model: nn.Module, tokenizer: Tokenizer) -> dict:
+    """All the figures of the model card, by name."""
     return {
         "parameters": sum(p.numel() for p in model.parameters()),
         "skills_by_token": skill_accuracy(model, tokenizer, by_token),

@@ -1,4 +1,4 @@
-"""One page about a method on a model: what it trains, what it costs, what it leaves behind. All of it measured."""
+"""A method on one page: what it trains, what it costs and what it leaves behind, all of it measured on a model."""
 
 from __future__ import annotations
 
@@ -10,11 +10,9 @@ from typing import TypeVar
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
-from pefteach.memory.count import SavedActivations
+from pefteach.memory.count import activation_bytes
 from pefteach.methods import Adapter, FullFineTuning, Method, attach, attached, detach
-from pefteach.model.loss import next_token_loss
 from pefteach.training.batches import Batch
 
 T = TypeVar("T")
@@ -22,7 +20,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class MethodCard:
-    """What :func:`method_card` found.
+    """The figures that :func:`measure_method` found.
 
     Attributes:
         method: its settings.
@@ -51,7 +49,7 @@ class MethodCard:
     stored: int
 
     def rows(self) -> list[tuple[str, str]]:
-        """The card in words: what, and how much."""
+        """The lines of the card: what, and how much."""
         extra = self.flops / self.base_flops - 1
         return [
             ("trains", "; ".join(f"{count} × {name} {shape}" for name, shape, count in self.tensors)),
@@ -71,7 +69,7 @@ class MethodCard:
         return "\n".join([self.method, *(f"  {what + ':':<28}{value}" for what, value in self.rows())])
 
 
-def method_card(model: nn.Module, method: Method, batch: Batch) -> MethodCard:
+def measure_method(model: nn.Module, method: Method, batch: Batch) -> MethodCard:
     """Attach a method, measure it on a batch, and detach it again: the model stays what it was.
 
     Args:
@@ -84,9 +82,9 @@ def method_card(model: nn.Module, method: Method, batch: Batch) -> MethodCard:
         raise ValueError(f"detach {', '.join(attached(model))} first: a card describes one method on the bare model")
     total = sum(p.numel() for p in model.parameters())
     by_formula, base_flops = method.trained_parameters(model), _flops_per_token(model, batch)
-    kept_in_full = _on(model, FullFineTuning(), lambda adapter: _kept(model, adapter, batch))
+    kept_in_full = _on(model, FullFineTuning(), lambda _: activation_bytes(model, batch))
 
-    def measure(adapter: Adapter) -> MethodCard:
+    def card(adapter: Adapter) -> MethodCard:
         tensors = adapter.trained_tensors()
         kinds = Counter((_kind(name), tuple(tensor.shape)) for name, tensor in tensors.items())
         return MethodCard(
@@ -100,15 +98,16 @@ def method_card(model: nn.Module, method: Method, batch: Batch) -> MethodCard:
             extra_tokens=method.extra_tokens(),
             flops=_flops_per_token(model, batch),
             base_flops=base_flops,
-            kept=_kept(model, adapter, batch),
+            kept=activation_bytes(model, batch),
             kept_in_full=kept_in_full,
             stored=sum(tensor.nbytes for tensor in adapter.file_tensors().values()),
         )
 
-    return _on(model, method, measure)
+    return _on(model, method, card)
 
 
 def _on(model: nn.Module, method: Method, measure: Callable[[Adapter], T]) -> T:
+    """Attach a method, measure something, and detach it."""
     adapter = attach(model, method, "card")
     try:
         return measure(adapter)
@@ -121,19 +120,11 @@ def _kind(name: str) -> str:
     return re.sub(r"\.\d+\.", ".*.", name.removeprefix("base_model.model."))
 
 
-def _inputs(batch: Batch) -> Batch:
-    return {key: value for key, value in batch.items() if key != "labels"}
-
-
 @torch.no_grad()
 def _flops_per_token(model: nn.Module, batch: Batch) -> float:
+    from torch.utils.flop_counter import FlopCounterMode  # it loads triton, which takes longer than the rest
+
+    inputs = {key: value for key, value in batch.items() if key != "labels"}
     with FlopCounterMode(display=False) as counter:
-        model(**_inputs(batch))
+        model(**inputs)
     return counter.get_total_flops() / batch["input_ids"].numel()
-
-
-def _kept(model: nn.Module, adapter: Adapter, batch: Batch) -> int:
-    with SavedActivations(model) as saved:
-        loss = next_token_loss(model(**_inputs(batch)).logits, batch["labels"]) + adapter.penalty()
-    del loss
-    return saved.bytes

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from pefteach.corpus.stories import plots
-from pefteach.measure.knowledge import measure_base
+from pefteach.measure.knowledge import examine_base
 from pefteach.model.base import load_base
 
 CARD = """# Model card: the base of the course
@@ -67,7 +67,7 @@ def write_card(folder: Path) -> dict:
         FileNotFoundError, ValueError: the base is missing or damaged.
     """
     folder = Path(folder)
-    figures = measure_base(*load_base(folder))
+    figures = examine_base(*load_base(folder))
     recipe = json.loads((folder / "recipe.json").read_text(encoding="utf-8"))
     mixture = lambda shares: ", ".join(f"{share:.0%} {kind}" for kind, share in shares.items())
     stages = [

@@ -8,7 +8,7 @@ from pefteach.measure.forgetting import Knowledge, fingerprints, forgotten
 from pefteach.methods import LoRA, activate, attach, detach
 
 
-def test_knowledge_asks_the_models_own_examiners(monkeypatch):
+def test_an_examination_asks_the_models_own_examiners(monkeypatch):
     asked = {}
 
     def accuracy(model, tokenizer, count, seed):
@@ -21,7 +21,7 @@ def test_knowledge_asks_the_models_own_examiners(monkeypatch):
 
     monkeypatch.setattr(forgetting, "skill_accuracy", accuracy)
     monkeypatch.setattr(forgetting, "story_loss", loss)
-    known = forgetting.knowledge("model", "tokenizer", problems=7, stories=3, seed=11)
+    known = forgetting.examine("model", "tokenizer", problems=7, stories=3, seed=11)
     assert known == Knowledge({"copy": 1.0, "reverse": 0.5}, 1.25) and known.mean == 0.75
     assert asked == {"skills": ("model", "tokenizer", 7, 11), "stories": ("train", 3, 11)}
 

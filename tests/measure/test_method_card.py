@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from helpers import same, snapshot
-from pefteach.measure.method_card import method_card
+from pefteach.measure.method_card import measure_method
 from pefteach.methods import BitFit, FullFineTuning, LoRA, attach
 from pefteach.workshop.parity.families import make
 
@@ -18,7 +18,7 @@ def labelled():
 def test_of_lora(labelled):
     model = make("ours")
     before = snapshot(model)
-    card = method_card(model, LoRA(4, 8.0, ["q_proj", "v_proj"]), labelled)
+    card = measure_method(model, LoRA(4, 8.0, ["q_proj", "v_proj"]), labelled)
     # Per layer: q is 64 -> 64, v is 64 -> 32, and a token costs 2 operations per weight.
     numbers = 2 * 4 * (64 + 64 + 64 + 32)
     assert card.trained == card.by_formula == numbers and card.stored == 4 * numbers
@@ -32,7 +32,7 @@ def test_of_lora(labelled):
 
 def test_of_what_changes_tensors_in_place(labelled):
     model = make("ours")
-    full, biases = (method_card(model, method, labelled) for method in (FullFineTuning(), BitFit()))
+    full, biases = (measure_method(model, method, labelled) for method in (FullFineTuning(), BitFit()))
     assert full.kept == full.kept_in_full > biases.kept and full.trained == full.total
     assert biases.flops == biases.base_flops and not biases.merges
 
@@ -41,4 +41,4 @@ def test_refuses_a_model_that_is_not_bare(labelled):
     model = make("ours")
     attach(model, LoRA(4), "mine")
     with pytest.raises(ValueError, match="detach mine first"):
-        method_card(model, LoRA(4), labelled)
+        measure_method(model, LoRA(4), labelled)

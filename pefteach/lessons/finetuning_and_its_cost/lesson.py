@@ -26,7 +26,7 @@ from pefteach.corpus.skills import by_token
 from pefteach.lessons.finetuning_and_its_cost.explorer import memory_explorer
 from pefteach.lessons.finetuning_and_its_cost.figures import draw_costs, draw_forgetting, draw_memory
 from pefteach.lessons.kit.style import Picture, new_figure
-from pefteach.measure.forgetting import fingerprints, knowledge
+from pefteach.measure import examine, fingerprints
 from pefteach.memory import MODELS, PRECISIONS, measure_step, plan_step
 from pefteach.methods import BitFit, FullFineTuning, LastLayers, LoRA, Norms, activate, attach, detach
 from pefteach.model.base import load_base
@@ -171,15 +171,15 @@ def tune(method, lr: float, seed: int) -> dict:
     )
     now = fingerprints(base)  # SHA-256 of every tensor of the base
     run = {"new": history.metrics[-1][1], "changed": sum(now[name] != untouched[name] for name in now)}
-    run["on"] = knowledge(base, tokenizer, problems=20, stories=5)
+    run["on"] = examine(base, tokenizer, problems=20, stories=5)
     activate(base)  # nothing: the bare base
-    run["off"] = knowledge(base, tokenizer, problems=20, stories=5)
+    run["off"] = examine(base, tokenizer, problems=20, stories=5)
     run["restored"] = fingerprints(base) == untouched
     detach(base)
     return run
 
 
-untouched, before = fingerprints(base), knowledge(base, tokenizer, problems=20, stories=5)
+untouched, before = fingerprints(base), examine(base, tokenizer, problems=20, stories=5)
 
 # %% tags=["nbval-ignore-output"]
 full = [tune(FullFineTuning(), lr=1e-3, seed=0)]

@@ -29,7 +29,7 @@ from pefteach.interop import load_adapter, save_adapter
 from pefteach.lessons.kit.style import Picture, new_figure
 from pefteach.lessons.lora.explorer import rank_explorer
 from pefteach.lessons.lora.figures import draw_low_rank
-from pefteach.measure.method_card import method_card
+from pefteach.measure import measure_method
 from pefteach.methods import LoRA, activate, attach, attached, detach
 from pefteach.model.base import load_base
 from pefteach.model.loss import next_token_loss
@@ -250,7 +250,7 @@ with torch.no_grad():
 # What does a method cost? The package measures a card of any method on any model.
 
 # %%
-card = method_card(load_base()[0], LoRA(rank=8, alpha=16), {**batch, "labels": batch["input_ids"]})
+card = measure_method(load_base()[0], LoRA(rank=8, alpha=16), {**batch, "labels": batch["input_ids"]})
 for what, value in card.rows()[1:6]:
     print(f"{what + ':':<22}{value}")
 
