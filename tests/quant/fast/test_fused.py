@@ -6,7 +6,6 @@ import subprocess
 import sys
 import warnings
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -15,7 +14,7 @@ from torch.nn import functional as F
 
 from pefteach.quant import Linear4bit, quantise_4bit
 from pefteach.quant.fast import fused
-from quant import kernel_checks
+from quant.fast import kernel_checks
 
 triton = pytest.importorskip("triton", reason="Triton is for Linux on x86-64")
 
@@ -24,11 +23,10 @@ GPU = torch.device("cuda", 0)
 
 @pytest.fixture(scope="module")
 def interpreted():
-    """What failed in the interpreter, by check and by wrong kernel."""
-    script = Path(kernel_checks.__file__)
-    path = os.pathsep.join([str(script.parents[1]), *sys.path])
-    env = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, script], env=env, capture_output=True, text=True, timeout=300)
+    """What each check says in Triton's interpreter, or None."""
+    env = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "quant.fast.kernel_checks"]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -36,11 +34,6 @@ def interpreted():
 @pytest.mark.parametrize("check", kernel_checks.CHECKS)
 def test_is_right_in_the_interpreter(check, interpreted):
     assert interpreted[check] is None
-
-
-@pytest.mark.parametrize("what", kernel_checks.WRONG)
-def test_wrong_kernels_are_noticed(what, interpreted):
-    assert interpreted[what] and interpreted[what].startswith("AssertionError")
 
 
 @pytest.mark.gpu

@@ -1,21 +1,17 @@
-"""4-bit quantisation as people get it wrong. Each puts a faulty piece into the package; pytest takes it out again."""
+"""4-bit quantisation, as people get it wrong."""
 
 import dataclasses
+from functools import partial
 
 import torch
 
+from mutants.mutant import Mutant, on
 from pefteach.quant import blockwise, codebooks, double, four_bit, linear4bit, load
 from pefteach.quant.grids import in_groups
 from pefteach.quant.linear4bit import Linear4bit
-from quant import checks
+from quant import checks, test_linear4bit, test_load
 
 pack = four_bit.pack_pairs
-
-
-def forget():
-    """Empty the caches, so that a patch is seen, and does not outlive its test."""
-    for cached in (codebooks.codebook, codebooks.boundaries, four_bit._pairs):
-        cached.cache_clear()
 
 
 def encoding(change):
@@ -108,32 +104,6 @@ def rows_for_blocks(patch):
     patch.setattr(checks, "quantise_4bit", quantise)
 
 
-# wrong -> patch; the checks of ``checks.py`` look for these
-NUMBERS = {
-    "one scale for the whole tensor": encoding(one_scale),
-    "a block ends with its row": rows_for_blocks,
-    "the low half first": lambda patch: patch.setattr(four_bit, "pack_pairs", lambda c: pack(c) << 4 | pack(c) >> 4),
-    "rounded to even steps": encoding(uniform_steps),
-    "ties to the upper level": upper_ties,
-    "a symmetric code book": levels(lambda v: torch.cat([-v[8:].flip(0), v[8:]])),
-    "no level at zero": levels(lambda v: torch.where(v == 0, v + 0.01, v)),
-    "the paper's equation 4 without its ends": levels(lambda v: v / v[1].abs()),
-    "scaled by the standard deviation": encoding(lambda x, size, codes, _: (codes, in_groups(x, size).std(1))),
-    "scaled by the largest value, not magnitude": encoding(lambda x, size, c, _: (c, in_groups(x, size).amax(1))),
-    "scales in half precision": encoding(lambda x, size, codes, absmax: (codes, absmax.half().float())),
-    "int4 codes whose sign is lost": dequantising(signed_codes),
-    "rounded before the product": dequantising(rounded_first),
-    "product rounded to bfloat16 first": dequantising(lambda right, q, dtype: right(q, torch.bfloat16).to(dtype)),
-    "the offset not put back": no_offset_back,
-    "no offset taken off": no_offset,
-    "the scales' scales per 256 weights": lambda patch: patch.setattr(double, "BLOCK", 4),
-    "scales on a uniform 8-bit grid": lambda patch: patch.setattr(
-        codebooks, "derive_dynamic", lambda: torch.linspace(-1, 1, 256)
-    ),
-    "codes from the quantised scales": codes_from_quantised_scales,
-}
-
-
 def gradient_for_the_base(patch):
     """The layer as autograd would do it: the full weight waits for the backward pass."""
     patch.setattr(linear4bit._FrozenLinear, "apply", lambda x, w: torch.nn.functional.linear(x, w.dequantise(x.dtype)))
@@ -158,25 +128,54 @@ def merging_into_a_copy_that_is_lost(patch):
     patch.setattr(Linear4bit, "weight", property(lambda self: torch.nn.Parameter(self.quantised.dequantise())))
 
 
-# wrong -> (patch, the names of the tests that look for it)
-LAYERS = {
-    "the base's weight kept for the backward pass": (gradient_for_the_base, "test_the_base_gets_no_gradient"),
-    "dequantised once and kept": (dequantised_once, "test_the_base_gets_no_gradient"),
-    "the head in 4 bits": (the_head_too, "test_the_blocks_go_to_4_bits"),
-    "fp4, the library's default": (
-        lambda patch: patch.setattr(Linear4bit.from_linear.__func__, "__defaults__", ("fp4", 64, True, None)),
-        "test_says_what_it_is",
-    ),
-    "merging into a copy that is lost": (merging_into_a_copy_that_is_lost, "test_merging_is_into_a_dequantised_copy"),
-    "no guard against repacking": (
-        lambda patch: patch.setattr(load, "guard", lambda model: model), "test_rows_that_are_not_whole_blocks",
-    ),
-    "scales rounded by .half()": (
-        lambda patch: patch.setattr(
-            Linear4bit, "_apply",
-            lambda self, fn, recurse=True: setattr(self, "quantised", self.quantised.map(fn))
-            or torch.nn.Module._apply(self, fn),
-        ),
-        "test_a_change_of_precision",
-    ),
-}  # fmt: skip
+def rounds_the_scales(patch):
+    def apply(self, fn, recurse=True):
+        self.quantised = self.quantised.map(fn)
+        return torch.nn.Module._apply(self, fn)
+
+    patch.setattr(Linear4bit, "_apply", apply)
+
+
+number = partial(Mutant, of="4-bit tensor", family="", checks=checks.CHECKS)
+layer = partial(Mutant, of="4-bit layer", family="")
+NO_GRADIENT = (test_linear4bit.test_the_base_gets_no_gradient_and_is_kept_in_4_bits,)
+
+MUTANTS = [
+    number("one scale for the whole tensor", patch=encoding(one_scale)),
+    number("a block ends with its row", patch=rows_for_blocks),
+    number("the low half first",
+           patch=lambda patch: patch.setattr(four_bit, "pack_pairs", lambda c: pack(c) << 4 | pack(c) >> 4)),
+    number("rounded to even steps", patch=encoding(uniform_steps)),
+    number("ties to the upper level", patch=upper_ties),
+    number("a symmetric code book", patch=levels(lambda v: torch.cat([-v[8:].flip(0), v[8:]]))),
+    number("no level at zero", patch=levels(lambda v: torch.where(v == 0, v + 0.01, v))),
+    number("the paper's equation 4 without its ends", patch=levels(lambda v: v / v[1].abs())),
+    number("scaled by the standard deviation",
+           patch=encoding(lambda x, size, codes, _: (codes, in_groups(x, size).std(1)))),
+    number("scaled by the largest value, not magnitude",
+           patch=encoding(lambda x, size, c, _: (c, in_groups(x, size).amax(1)))),
+    number("scales in half precision", patch=encoding(lambda x, size, codes, absmax: (codes, absmax.half().float()))),
+    number("int4 codes whose sign is lost", patch=dequantising(signed_codes)),
+    number("rounded before the product", patch=dequantising(rounded_first)),
+    number("product rounded to bfloat16 first",
+           patch=dequantising(lambda right, q, dtype: right(q, torch.bfloat16).to(dtype))),
+    number("the offset not put back", patch=no_offset_back),
+    number("no offset taken off", patch=no_offset),
+    number("the scales' scales per 256 weights", patch=lambda patch: patch.setattr(double, "BLOCK", 4)),
+    number("scales on a uniform 8-bit grid",
+           patch=lambda patch: patch.setattr(codebooks, "derive_dynamic", lambda: torch.linspace(-1, 1, 256))),
+    number("codes from the quantised scales", patch=codes_from_quantised_scales),
+    layer("the base's weight kept for the backward pass", patch=gradient_for_the_base, checks=NO_GRADIENT),
+    layer("dequantised once and kept", patch=dequantised_once, checks=NO_GRADIENT),
+    layer("the head in 4 bits", patch=the_head_too,
+          checks=(on(test_load.test_the_blocks_go_to_4_bits_and_the_rest_stays, family="llama"),)),
+    layer("fp4, the library's default",
+          patch=lambda patch: patch.setattr(Linear4bit.from_linear.__func__, "__defaults__", ("fp4", 64, True, None)),
+          checks=(test_linear4bit.test_says_what_it_is,)),
+    layer("merging into a copy that is lost", patch=merging_into_a_copy_that_is_lost,
+          checks=(on(test_load.test_merging_is_into_a_dequantised_copy, family="ours", backend="pefteach"),)),
+    layer("no guard against repacking", patch=lambda patch: patch.setattr(load, "guard", lambda model: model),
+          checks=(on(test_load.test_rows_that_are_not_whole_blocks_are_refused_where_bitsandbytes_gets_them_wrong),)),
+    layer("scales rounded by .half()", patch=rounds_the_scales,
+          checks=(on(test_linear4bit.test_a_change_of_precision_leaves_the_scales_alone, change="half"),)),
+]  # fmt: skip
