@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from methods.core import test_bottleneck as particular
-from mutants.mutant import Mutant
+from mutants.mutant import Mutant, in_half_precision
 from pefteach.interop import adapters_files
 from pefteach.methods import HoulsbyAdapters, ParallelAdapters, PfeifferAdapters
 from pefteach.methods.core import bottleneck, sites
@@ -184,16 +184,6 @@ def loads_what_fits(patch):
     patch.setattr(bottleneck.PartsAdapter, "load_tensors", load_tensors)
 
 
-def in_the_base_precision(patch):
-    def build(self, model, name, right=HoulsbyAdapters.build):
-        adapter = right(self, model, name)
-        for part in adapter.parts.values():
-            part.to(next(model.parameters()).dtype)
-        return adapter
-
-    patch.setattr(HoulsbyAdapters, "build", build)
-
-
 def plain_scale(self):
     if isinstance(self.scaling, nn.Parameter):
         del self.scaling
@@ -240,7 +230,7 @@ MUTANTS = [
     Mutant("drops numbers of h too", "Houlsby",
            adding(lambda self, h, x, A: F.dropout(h + self.scaling * A, self.dropout, self.training)),
            checks=(particular.test_dropout_takes_its_share_of_the_update,)),
-    Mutant("keeps its tensors in the base's half precision", "Houlsby", in_the_base_precision),
+    Mutant("keeps its tensors in the base's half precision", "Houlsby", in_half_precision(HoulsbyAdapters)),
     # Pfeiffer
     Mutant("reads h alone, as Houlsby's does", "Pfeiffer", reading(PfeifferPart, lambda self, h: h)),
     Mutant("normalises once", "Pfeiffer", lambda patch: patch.setattr(PfeifferNormPart, "forward", norm_once), "bert"),

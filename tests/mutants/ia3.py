@@ -5,7 +5,7 @@ from torch import nn
 
 from interop.test_weight_files import there_and_back
 from methods import test_ia3 as own
-from mutants.mutant import Mutant
+from mutants.mutant import Mutant, in_half_precision
 from pefteach.methods import ia3
 from pefteach.methods.core.wrapping import Part, PartsAdapter
 from pefteach.methods.ia3 import IA3, IA3Part
@@ -138,16 +138,6 @@ def adds(self, call, x):
     return call(x + self.ia3_l.flatten()) if self.feedforward else call(x) + self.ia3_l.flatten()
 
 
-def half_precision(patch):
-    right = IA3Part.__init__
-
-    def init(self, layer, feedforward):
-        right(self, layer, feedforward)
-        self.to(layer.weight.dtype)
-
-    patch.setattr(IA3Part, "__init__", init)
-
-
 MUTANTS = [
     Mutant("takes l for a matrix", "IA3", forward(matrix_product)),
     Mutant("starts at zero, which silences the layer", "IA3", starting_at(0.0)),
@@ -169,7 +159,7 @@ MUTANTS = [
            checks=(own.test_weight_decay_does_not_pull_it_to_zero,)),
     Mutant("stores (1, out) and (in, 1)", "IA3", shapes_swapped, checks=(files,)),
     Mutant("has in numbers for an output and out numbers for an input", "IA3", sides_swapped),
-    Mutant("keeps l in the base's half precision", "IA3", half_precision),
+    Mutant("keeps l in the base's half precision", "IA3", in_half_precision(IA3)),
     Mutant("cannot stand beside another (IA)³", "IA3", lambda patch: patch.setattr(IA3Part, "composes_as", None),
            checks=(own.test_two_multiply_but_one_cannot_stand_beside_lora,)),
     Mutant("may stand beside LoRA, in an order that nobody chose", "IA3",

@@ -5,7 +5,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from methods import test_llama_adapter as particular
-from mutants.mutant import Mutant
+from mutants.mutant import Mutant, in_half_precision
 from pefteach.methods import llama_adapter
 from pefteach.methods.core.positions import NumberingPart
 from pefteach.methods.llama_adapter import LlamaAdapterPart
@@ -106,10 +106,6 @@ def random_gate(self, model):
     nn.init.normal_(self.adaption_gate, std=0.1)
 
 
-def half_precision(self, model):
-    self.to(next(model.parameters()).dtype)
-
-
 def detached_prompts(self, attention, dtype):
     prompt = self.adaption_prompt.detach().to(dtype)
     return self.heads(attention.k_proj(prompt)), self.heads(attention.v_proj(prompt))
@@ -169,6 +165,6 @@ MUTANTS = [
     Mutant("goes around a LoRA on q_proj", SCALAR, replacing("queries", around_other_adapters),
            checks=(particular.test_a_lora_on_its_projections_counts_for_the_prompts_too,)),
     Mutant("numbers the text over its padding", SCALAR, not_numbered),
-    Mutant("keeps the prompts in the base's half precision", SCALAR, after_init(half_precision)),
+    Mutant("keeps the prompts in the base's half precision", SCALAR, in_half_precision(llama_adapter.LlamaAdapter)),
     Mutant("saves a gate per head as if it were peft's", HEAD, lets_tanh_and_linear_mix_in_files),
 ]  # fmt: skip

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from methods import test_lora as particular
-from mutants.mutant import Mutant
+from mutants.mutant import Mutant, in_half_precision
 from pefteach.methods.core.wrapping import PartsAdapter
 from pefteach.methods.lora import LoRA, LoRAPart
 
@@ -90,16 +90,6 @@ def without_dropout(self, call, x):
     return call(x) + self.scale * self.lora_B(self.lora_A(x))
 
 
-def adds_in_half_precision(patch):
-    right = LoRAPart.__init__
-
-    def init(self, layer, method):
-        right(self, layer, method)
-        self.to(layer.weight.dtype)
-
-    patch.setattr(LoRAPart, "__init__", init)
-
-
 def forgets_the_transpose(self, layer):
     return layer.weight + self.delta_weight().reshape(layer.weight.shape)
 
@@ -137,5 +127,5 @@ MUTANTS = [
     Mutant("stays merged when it should come apart", "LoRA", stays_merged),
     Mutant("saves weights of the base with it", "LoRA", saves_the_base_too),
     Mutant("trains the base along", "LoRA", optimiser_holds_the_base),
-    Mutant("keeps A and B in the base's half precision", "LoRA", adds_in_half_precision),
+    Mutant("keeps A and B in the base's half precision", "LoRA", in_half_precision(LoRA)),
 ]  # fmt: skip

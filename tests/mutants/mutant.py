@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from pefteach.methods import Method
 from pefteach.quant import codebooks, four_bit
 
 Patch = Callable[[pytest.MonkeyPatch], None]
@@ -65,3 +66,20 @@ def on(test: Callable, **arguments: object) -> Callable[[], None]:
 
     check.__name__ = test.__name__
     return check
+
+
+def in_half_precision(method: type[Method]) -> Patch:
+    """Keep the method's tensors in the precision of the base: in 16 bits most steps of AdamW are rounded away."""
+
+    def patch_build(patch):
+        right = method.build
+
+        def build(self, model, name):
+            adapter = right(self, model, name)
+            for part in adapter.parts.values():
+                part.to(next(model.parameters()).dtype)
+            return adapter
+
+        patch.setattr(method, "build", build)
+
+    return patch_build

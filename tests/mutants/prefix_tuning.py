@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from methods import test_prefix_tuning as particular
-from mutants.mutant import Mutant
+from mutants.mutant import Mutant, in_half_precision
 from pefteach.methods import prefix_tuning
 from pefteach.methods.core.positions import extend
 from pefteach.methods.prefix_tuning import PrefixAdapter, PrefixPart, PrefixTuning
@@ -162,10 +162,6 @@ def keeps_the_mlp_in_the_file(patch):
     patch.setattr(PrefixAdapter, "file_tensors", lambda self: {**right(self), **self.trained_tensors()})
 
 
-def half_precision(self, model):
-    self.to(model.get_input_embeddings().weight.dtype)
-
-
 def cache_comes_back(patch):
     right = PrefixPart.forward
 
@@ -216,7 +212,7 @@ MUTANTS = [
         (torch.cat([k[:1], 0 * k[1:]]), torch.cat([v[:1], 0 * v[1:]])) for k, v in pairs])),
     Mutant("puts the prefix in again at every call", DIRECT, replacing("forward", at_every_call)),
     Mutant("calls zeros a neutral start", DIRECT, zeros_as_a_neutral_start),
-    Mutant("keeps the prefix in the base's half precision", DIRECT, after_init(half_precision)),
+    Mutant("keeps the prefix in the base's half precision", DIRECT, in_half_precision(PrefixTuning)),
     Mutant("gives its cache back to a caller who wants none", DIRECT, cache_comes_back,
            checks=(generates_without_a_cache,)),
     Mutant("saves P' and not P", WITH_MLP, stores_the_embedding),

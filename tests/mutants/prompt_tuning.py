@@ -1,10 +1,9 @@
 """Prompt tuning, as people get it wrong."""
 
 import torch
-from torch import nn
 
 from methods import test_prompt_tuning as particular
-from mutants.mutant import Mutant, on
+from mutants.mutant import Mutant, in_half_precision, on
 from pefteach.methods import PromptTuning
 from pefteach.methods.core import soft_prompt
 from pefteach.methods.core.positions import extend
@@ -94,16 +93,6 @@ def starting(start):
     return lambda patch: patch.setattr(PromptTuning, "start", start)
 
 
-def half_precision(patch):
-    right = PromptPart.__init__
-
-    def init(self, model, start):
-        right(self, model, start)
-        self.embedding.weight = nn.Parameter(start.clone())
-
-    patch.setattr(PromptPart, "__init__", init)
-
-
 def random_words(self, vocabulary):
     return vocabulary[torch.randint(len(vocabulary), (self.tokens,))]
 
@@ -146,7 +135,7 @@ MUTANTS = [
            checks=(particular.test_starts_as_it_is_told,)),
     Mutant("starts from random words whatever it is told", "prompt tuning", starting(random_words),
            checks=(particular.test_starts_as_it_is_told,)),
-    Mutant("keeps the prompt in the base's half precision", "prompt tuning", half_precision),
+    Mutant("keeps the prompt in the base's half precision", "prompt tuning", in_half_precision(PromptTuning)),
     Mutant("saves a prompt of zeros", "prompt tuning",
            lambda patch: patch.setattr(PromptAdapter, "file_tensors",
                                        lambda self: {"prompt_embeddings": self.part.embedding.weight * 0})),
