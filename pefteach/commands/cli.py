@@ -14,6 +14,7 @@ from pefteach.commands.convert import convert
 from pefteach.commands.doctor import doctor
 from pefteach.commands.lab import lab
 from pefteach.commands.mutants import mutants
+from pefteach.commands.new_lesson import new_lesson
 from pefteach.commands.parity import parity
 from pefteach.commands.plan import plan
 from pefteach.commands.pretrain import pretrain
@@ -22,8 +23,8 @@ from pefteach.commands.qlora import qlora
 app = typer.Typer(
     help="Learn parameter-efficient fine-tuning by building it.", no_args_is_help=True, add_completion=False
 )
-for command in (lab, doctor, plan, qlora, convert, pretrain, card, build, checks, bench, parity, mutants):
-    app.command()(command)
+for command in (lab, doctor, plan, qlora, convert, pretrain, card, build, new_lesson, checks, bench, parity, mutants):
+    app.command(command.__name__.replace("_", "-"))(command)
 
 
 def main() -> None:

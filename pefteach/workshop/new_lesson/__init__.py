@@ -1,0 +1,1 @@
+"""``pefteach new-lesson``: ``make.py`` copies the folder ``template`` and lists the new lesson in the catalogue."""

@@ -1,0 +1,1 @@
+"""The lesson that ``pefteach new-lesson`` copies."""
