@@ -8,7 +8,7 @@ from pefteach.commands.options import Json
 
 
 def checks(json: Json = False) -> None:
-    """Check the checks: stubs, right answers and every misconception of every exercise."""
+    """Try the checks of all exercises: on stubs, on right answers and on every known mistake."""
     from pefteach.workshop.checks import print_checks
 
     raise typer.Exit(print_checks(json))

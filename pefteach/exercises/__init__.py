@@ -1,7 +1,12 @@
-"""The engine that checks an answer: it says what is wrong and why.
+"""The engine that checks an answer: it says what is wrong and why. The exercises themselves lie with the lessons.
 
-An exercise is data (``exercise.py``). ``engine.py`` runs the student's code, which ``worker.py`` holds and
-``subject.py`` reaches, beside the right answer and beside every known mistake; ``verdict.py`` is what it says.
+- ``exercise.py``: an exercise as data.
+- ``engine.py``: judges an answer beside the reference and beside every known mistake.
+- ``compare.py``: says how two values differ.
+- ``subject.py``: how a check reaches the student's code, through plain requests.
+- ``worker.py``: the student's side, which answers them; in a class it can run in another process.
+- ``verdict.py``: what a check says, as text and as HTML.
+- ``progress.py``: what was tried and what is right already.
 """
 
 from pefteach.exercises.engine import answer, judge

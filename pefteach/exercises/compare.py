@@ -1,4 +1,4 @@
-"""Whether two values are the same and, if not, how they differ."""
+"""Compares two values, and says in words how they differ."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from pefteach.exercises.worker import Module, Other
 
 RELATIVE, ABSOLUTE = 1e-4, 1e-5
-"""What two right answers in float32 may differ by. Right answers stay far below it and mistakes far above:
+"""How far two right answers in float32 may differ. Right answers stay far below it and mistakes far above:
 the tests measure both margins (see :func:`distance`)."""
 
 
@@ -55,7 +55,7 @@ def distance(expected: Any, got: Any) -> float:
 
 
 def show(value: Any) -> str:
-    """A value in a few words."""
+    """Describes a value in a few words."""
     if isinstance(value, Tensor):
         first = ", ".join(f"{number:.4g}" for number in value.flatten()[:4].tolist())
         return f"tensor {tuple(value.shape)}: {first}{', …' if value.numel() > 4 else ''}"
@@ -71,7 +71,7 @@ def show(value: Any) -> str:
 
 
 def noun(value: Any) -> str:
-    """What kind of thing a value is."""
+    """Names the type of a value in plain words, such as "a tensor"."""
     if isinstance(value, Other):
         return f"a {value.type_name}"
     named = {Tensor: "a tensor", bool: "True or False", int: "a number", float: "a number", str: "a text",

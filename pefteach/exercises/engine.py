@@ -1,4 +1,4 @@
-"""The check: the student's code beside the reference, and then beside every known mistake."""
+"""Judges an answer: compares it with the reference and, if it differs, with every known mistake."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pefteach.exercises.compare import difference, show
-from pefteach.exercises.exercise import Case, Draw, Exercise, namespace_of
+from pefteach.exercises.exercise import Draw, Exercise, Inputs, namespace_of
 from pefteach.exercises.subject import Called, Subject, SubjectError
 from pefteach.exercises.verdict import CANNOT_CHECK, NOT_ATTEMPTED, RIGHT, WRONG, Verdict, verdict
 from pefteach.exercises.worker import Worker
@@ -15,17 +15,17 @@ from pefteach.exercises.worker import Worker
 
 @dataclass(frozen=True)
 class Step:
-    """One thing that was seen: a value, or the exception that ended it all."""
+    """One observation of an answer: a value, or the exception that ended the run."""
 
     what: str
-    case: Case
+    inputs: Inputs
     value: Any = None
     changed: tuple[str, ...] = ()
     error: SubjectError | None = None
 
 
 def judge(exercise: Exercise, subject: Subject, seed: int) -> Verdict:
-    """The verdict on a subject: attempted, then type and shape, then values."""
+    """Judge a subject: is there an answer, are types and shapes right, are the values right? It never raises."""
     name = exercise.name
     try:
         kind = subject.kind(name)
@@ -46,26 +46,26 @@ def judge(exercise: Exercise, subject: Subject, seed: int) -> Verdict:
 
 
 def answer(source: str) -> Subject:
-    """An answer given as source code."""
+    """The subject that an answer's source code makes."""
     return Subject(Worker(namespace_of(source)).do)
 
 
 def trace(exercise: Exercise, subject: Subject, seed: int) -> list[Step]:
-    """Everything that is seen of a subject, up to the first exception of its code."""
+    """All observations of a subject, up to the first exception in its code."""
     steps = []
-    for case in exercise.inputs(Draw(seed)):
+    for inputs in exercise.inputs(Draw(seed)):
         try:
-            for what, value in exercise.observe(subject, exercise.name, case):
+            for what, value in exercise.observe(subject, exercise.name, inputs):
                 called = value if isinstance(value, Called) else Called(value, ())
-                steps.append(Step(what, case, called.value, called.changed))
+                steps.append(Step(what, inputs, called.value, called.changed))
         except SubjectError as error:
-            return [*steps, Step(error.what, case, error=error)]
+            return [*steps, Step(error.what, inputs, error=error)]
     return steps
 
 
 @functools.lru_cache(maxsize=256)
 def _trace_of(exercise: Exercise, source: str, seed: int) -> list[Step]:
-    """The trace of an answer that stays the same: it is needed for every wrong answer of a student again."""
+    """The trace of a known answer. It is kept, because every check of the student's code needs it again."""
     return trace(exercise, answer(source), seed)
 
 
@@ -91,14 +91,18 @@ def _compare(exercise: Exercise, expected: list[Step], got: list[Step], seed: in
             message = "There is no result. Is a `return` missing?"
     else:
         message = f"The result is right, but {', '.join(have.changed)} was changed in place: leave the arguments alone."
-    more = {"mistake": known[0], "arguments": have.case} if known else {"arguments": have.case}
+    more = {"mistake": known[0], "arguments": have.inputs} if known else {"arguments": have.inputs}
     return verdict(WRONG, name, known[1] if known else message, *filter(None, lines), **more)
 
 
 def _recognise(
     exercise: Exercise, expected: list[Step], got: list[Step], place: int, seed: int
 ) -> tuple[str, str] | None:
-    """Name and message of the mistake that does the same: all along or, if that is only one, up to the difference."""
+    """Name and message of the known mistake that the answer makes, or None.
+
+    A mistake with the same observations to the end wins. Otherwise it must be the only one with the same
+    observations up to ``place``, where the answer first differs from the reference.
+    """
     alike = []
     for mistake in exercise.mistakes:
         steps = _trace_of(exercise, exercise.wrong_answer(mistake), seed)

@@ -1,4 +1,4 @@
-"""What an exercise consists of."""
+"""An exercise as data, and the seeded numbers that its inputs are made of."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NOT_DONE = "# YOUR CODE HERE\nraise NotImplementedError()"
 
 
 class Draw:
-    """Fresh inputs: the same seed draws the same ones."""
+    """A seeded source of numbers for inputs: the same seed gives the same numbers."""
 
     def __init__(self, seed: int):
         self.generator = torch.Generator().manual_seed(seed)
@@ -40,13 +40,13 @@ class Draw:
         return (low + torch.randperm(high - low + 1, generator=self.generator)[:count]).tolist()
 
 
-Case = dict[str, Any]
-Observe = Callable[[Subject, str, Case], Iterator[tuple[str, Any]]]
+Inputs = dict[str, Any]
+Observe = Callable[[Subject, str, Inputs], Iterator[tuple[str, Any]]]
 
 
-def call_function(subject: Subject, name: str, case: Case) -> Iterator[tuple[str, Any]]:
-    """Call the function once with the case's values, in their order."""
-    yield call_text(name, case), subject.call(name, case)
+def call_function(subject: Subject, name: str, inputs: Inputs) -> Iterator[tuple[str, Any]]:
+    """Call the function once with the inputs' values, in their order."""
+    yield call_text(name, inputs), subject.call(name, inputs)
 
 
 @dataclass(frozen=True)
@@ -66,17 +66,18 @@ class Mistake:
 
 @dataclass(frozen=True, eq=False)  # compared as an object, so that what it makes can be kept
 class Exercise:
-    """One thing to write, and all that is needed to judge it.
+    """One function or class to write, and all that is needed to judge an answer.
 
     Args:
         name: of the function or class to be defined; also the exercise's own.
+        title, minutes, level, statement: what the notebook says above it; the level is warm-up, core or stretch.
         code: the definition, with the student's part between ``### BEGIN SOLUTION`` and ``### END SOLUTION``.
-        inputs: fresh cases from a seeded source of numbers, with sizes at which every mistake shows.
+        inputs: makes sets of inputs, of sizes at which every mistake shows. A set is the arguments by name.
         mistakes: at least five, each with its own message.
         accepted: at least three right answers written in other ways.
         hints: from a nudge to almost the answer.
-        remark: what a right answer is worth knowing for.
-        observe: what is looked at in a case: pairs of a description and a value. Values must not depend on
+        remark: what to say after a right answer.
+        observe: what is looked at for one set of inputs: pairs of a description and a value. Values must not depend on
             random numbers that the student's code draws.
     """
 
@@ -86,7 +87,7 @@ class Exercise:
     level: str
     statement: str
     code: str
-    inputs: Callable[[Draw], Iterable[Case]]
+    inputs: Callable[[Draw], Iterable[Inputs]]
     mistakes: tuple[Mistake, ...]
     accepted: tuple[str, ...]
     hints: tuple[str, ...]

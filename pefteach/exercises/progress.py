@@ -1,4 +1,4 @@
-"""What was tried and what is right already, in one small file on this computer."""
+"""Remembers which exercises were tried and which are right, in one small file on this computer."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ def progress_file() -> Path:
 
 
 class Progress:
-    """Per exercise: ``tries``, ``status`` of the last one (right stays right), ``hints`` and ``solution`` seen.
+    """The stored progress. Per exercise: ``tries``, ``status`` of the last one (right stays right), and the ``hints``
+    and the ``solution`` that were seen.
 
-    A file that makes no sense is set aside as ``progress.json.broken``; one that cannot be written costs nothing but
-    the memory of the next session.
+    A file that makes no sense is set aside as ``progress.json.broken``. If the file cannot be written, the progress
+    is remembered until the kernel ends.
     """
 
     def __init__(self) -> None:
@@ -42,7 +43,7 @@ class Progress:
         self.exercises |= _session
 
     def entry(self, name: str) -> dict[str, Any]:
-        """What is known about an exercise; what a file says of the wrong type counts for nothing."""
+        """What is stored about an exercise. Values of a wrong type in the file are ignored."""
         new = {"tries": 0, "status": NOT_ATTEMPTED, "hints": 0, "solution": False}
         stored = self.exercises.get(name, {})
         return new | {key: stored[key] for key in new if type(stored.get(key)) is type(new[key])}
@@ -65,7 +66,7 @@ class Progress:
 
     def _set(self, name: str, **changes: Any) -> dict[str, Any]:
         self.exercises[name] = _session[name] = self.entry(name) | changes
-        if "NBGRADER_EXECUTION" not in os.environ:  # there they are a student's tries, on the grader's computer
+        if "NBGRADER_EXECUTION" not in os.environ:  # there the file would be the grader's own
             with contextlib.suppress(OSError):
                 self.file.parent.mkdir(parents=True, exist_ok=True)
                 partial = self.file.with_name(f"{self.file.name}.partial")

@@ -1,4 +1,4 @@
-"""The checker's side: the only way in which a check reaches the student's code."""
+"""The checker's side of a check: the only way in which it reaches the student's code."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pefteach.exercises.worker import Module
 
 
 class SubjectError(Exception):
-    """The student's code raised.
+    """The student's code raised an exception.
 
     Args:
         what: what the check was doing.
@@ -28,7 +28,7 @@ class SubjectError(Exception):
 
 @dataclass(frozen=True)
 class Called:
-    """What a call gave, and the names of the arguments it changed in place."""
+    """The result of a call, and the names of the arguments that it changed in place."""
 
     value: Any
     changed: tuple[str, ...]

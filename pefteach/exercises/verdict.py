@@ -1,4 +1,4 @@
-"""What a check, a hint or a solution says, as text and as plain HTML."""
+"""What a check, a hint or a solution shows the student, as text and as plain HTML."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The student's side of a check: it holds the code, and does with it what it is asked.
+"""The student's side of a check: it holds the student's code and answers requests about it.
 
 In a lesson the worker sits in the notebook's own kernel; in class it can sit in a sandbox at the other end of a
 socket, since requests and replies are plain data: None, bool, int, float, str, list, dict, tensors, and the two
@@ -38,7 +38,7 @@ class Other:
 
 
 class Worker:
-    """Does the operations ``kind``, ``call``, ``backward``, ``tensors`` and ``set_tensors``.
+    """Carries out the operations ``kind``, ``call``, ``backward``, ``tensors`` and ``set_tensors``.
 
     Args:
         namespace: the names that the student's code defined.
@@ -117,7 +117,7 @@ class Worker:
         return self.namespace[target]
 
     def _alive(self, value: Any) -> Any:
-        """A copy that the student's code may do with as it likes; modules are the worker's own."""
+        """A copy, which the student's code may change; of a module, the worker's own object."""
         if isinstance(value, Module):
             return self.modules[value.number]
         if isinstance(value, Tensor):

@@ -1,6 +1,9 @@
-"""The course: one folder per lesson, and ``catalogue.py``, which lists them in order.
+"""The lessons of the course.
 
-In a notebook of exercises::
+- ``catalogue.py``: the one list of them, in order.
+- One folder per lesson: ``lesson.py`` (the source of its notebook), ``figures.py``, ``explorer.py``, ``exercises/``.
+- ``kit/``: what the lessons share, for pictures and explorers.
+- ``practice.py``: what a notebook of exercises calls::
 
     from pefteach.lessons import check, hint, progress, solution
 

@@ -38,7 +38,7 @@ def check(name: str, *, seed: int = 0, namespace: dict[str, Any] | None = None) 
 
 
 def hint(name: str) -> Note:
-    """The next hint for an exercise; after the last one, the last one again."""
+    """The next hint for an exercise. The last hint is repeated."""
     try:
         exercise = find(name)
     except ValueError as error:

@@ -1,0 +1,11 @@
+"""The workshop: what the people who make the course run, and no lesson imports.
+
+- ``build/``: makes the notebooks in ``course/``.
+- ``new_lesson/``: makes the folder of a new lesson.
+- ``checks.py``: tries every exercise with all the right and wrong answers that it knows.
+- ``parity/``: compares every method with its reference library.
+- ``bench/``: measures speed and memory.
+- ``pretrain.py``: makes the base.
+- ``model_card.py``: measures the base and writes its model card.
+- ``clone.py``: refuses to write where there is no repository.
+"""

@@ -1,4 +1,4 @@
-"""``pefteach checks``: every answer an exercise knows, held against the verdict it must get."""
+"""``pefteach checks``: judges every answer that the exercises know, and compares the verdict with what it must be."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from pefteach.exercises.engine import answer, judge
 from pefteach.exercises.exercise import Exercise
 from pefteach.exercises.verdict import NOT_ATTEMPTED, RIGHT, WRONG, Verdict
 from pefteach.lessons.catalogue import LESSONS
+from pefteach.workshop.build.masters import HIDDEN_SEEDS
 
-SEEDS = (0, 11, 12)
-"""The visible check's, and those of the hidden tests."""
+SEEDS = (0, *HIDDEN_SEEDS)
+"""The seed of the check that students see, and those of the hidden tests."""
 
 
 def print_checks(json: bool = False) -> int:
-    """Judge all stubs, right answers and mistakes, and print what became of them.
+    """Judge all stubs, right answers and mistakes, and print how many got the verdict they must get.
 
     Returns:
         0 if every answer got its verdict, else 1.

@@ -3,16 +3,16 @@
 from collections.abc import Iterator
 from typing import Any
 
-from pefteach.exercises.exercise import Case, Draw, Exercise, Mistake
+from pefteach.exercises.exercise import Draw, Exercise, Inputs, Mistake
 from pefteach.exercises.subject import Subject
 
 
-def inputs(draw: Draw) -> Iterator[Case]:
+def inputs(draw: Draw) -> Iterator[Inputs]:
     for tied in (True, False):
         yield {"blocks": draw.integer(1, 4), "tied": tied, "trains": ("bias", "mlp", "norm")[draw.integer(0, 2)]}
 
 
-def observe(subject: Subject, name: str, case: Case) -> Iterator[tuple[str, Any]]:
+def observe(subject: Subject, name: str, case: Inputs) -> Iterator[tuple[str, Any]]:
     model = subject.build("pefteach.lessons.kit.models:tiny_decoder", case)
     what = f"{name}(model), a decoder of {case['blocks']} blocks where {case['trains']!r} trains"
     yield what + (", output tied to the embedding" if case["tied"] else ""), subject.call(name, {"model": model})

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 import torch
 
-from pefteach.exercises.exercise import Case, Draw, Exercise, Mistake
+from pefteach.exercises.exercise import Draw, Exercise, Inputs, Mistake
 
 
-def inputs(draw: Draw) -> Iterator[Case]:
+def inputs(draw: Draw) -> Iterator[Inputs]:
     batch, tokens, vocabulary = 3, draw.integer(6, 9), draw.integer(10, 12)
     labels = torch.randint(1, vocabulary, (batch, tokens), generator=draw.generator)
     labels[0, :2] = -100  # a prompt: as many tokens as you like, but not the same in every row

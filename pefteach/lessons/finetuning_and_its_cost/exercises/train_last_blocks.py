@@ -5,17 +5,17 @@ from typing import Any
 
 import torch
 
-from pefteach.exercises.exercise import Case, Draw, Exercise, Mistake
+from pefteach.exercises.exercise import Draw, Exercise, Inputs, Mistake
 from pefteach.exercises.subject import Subject
 
 
-def inputs(draw: Draw) -> Iterator[Case]:
+def inputs(draw: Draw) -> Iterator[Inputs]:
     for trains in ("", "none"):  # a model where all trains, and one where nothing does
         count = draw.integer(2, 3)
         yield {"blocks": 2 * count + draw.integer(1, 2), "tied": True, "trains": trains, "count": count}
 
 
-def observe(subject: Subject, name: str, case: Case) -> Iterator[tuple[str, Any]]:
+def observe(subject: Subject, name: str, case: Inputs) -> Iterator[tuple[str, Any]]:
     count = case["count"]
     model = subject.build("pefteach.lessons.kit.models:tiny_decoder", {k: v for k, v in case.items() if k != "count"})
     before = {key: t["value"] for key, t in subject.tensors(model).items()}
@@ -28,7 +28,7 @@ def observe(subject: Subject, name: str, case: Case) -> Iterator[tuple[str, Any]
     yield "the weights are what they were", kept
 
 
-def _blocks(case: Case) -> list[str]:
+def _blocks(case: Inputs) -> list[str]:
     return [f"layers.{i}" for i in range(case["blocks"])]
 
 

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 
-from pefteach.exercises.exercise import Case, Draw, Exercise, Mistake
+from pefteach.exercises.exercise import Draw, Exercise, Inputs, Mistake
 
 
-def inputs(draw: Draw) -> Iterator[Case]:
+def inputs(draw: Draw) -> Iterator[Inputs]:
     k = draw.integer(2, 9)
     yield {"fan_in": 2 * k, "fan_out": 2 * k}  # k (in + out) is exactly in · out
     yield {"fan_in": 6 * k, "fan_out": 3 * k}

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from pefteach.exercises.compare import difference
-from pefteach.exercises.exercise import Case, Draw, Exercise, Mistake
+from pefteach.exercises.exercise import Draw, Exercise, Inputs, Mistake
 from pefteach.exercises.subject import Subject
 
 
-def inputs(draw: Draw) -> Iterator[Case]:
+def inputs(draw: Draw) -> Iterator[Inputs]:
     rank, fan_out, fan_in = sorted(draw.sizes(3))
     batch = rank + 1
     yield {
@@ -24,7 +24,7 @@ def inputs(draw: Draw) -> Iterator[Case]:
     }
 
 
-def observe(subject: Subject, name: str, case: Case) -> Iterator[tuple[str, Any]]:
+def observe(subject: Subject, name: str, case: Inputs) -> Iterator[tuple[str, Any]]:
     base = subject.build("torch.nn:Linear", {"in_features": case["fan_in"], "out_features": case["fan_out"]})
     subject.set_tensors(base, case["base"])
     x = {"x": case["x"]}

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 
-from pefteach.exercises.exercise import Case, Draw, Exercise, Mistake
+from pefteach.exercises.exercise import Draw, Exercise, Inputs, Mistake
 
 
-def inputs(draw: Draw) -> Iterator[Case]:
+def inputs(draw: Draw) -> Iterator[Inputs]:
     for count in (1, 3):
         layers = [draw.sizes(2, 12, 40) for _ in range(count)]
         yield {"layers": layers, "rank": draw.integer(3, 5)}

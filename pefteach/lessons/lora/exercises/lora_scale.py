@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 
-from pefteach.exercises.exercise import Case, Draw, Exercise, Mistake
+from pefteach.exercises.exercise import Draw, Exercise, Inputs, Mistake
 
 
-def inputs(draw: Draw) -> Iterator[Case]:
+def inputs(draw: Draw) -> Iterator[Inputs]:
     for rslora in (False, True):
         rank = draw.integer(2, 3) * 2 + 1  # 5 or 7: the root is no whole number
         yield {"rank": rank, "alpha": float(rank + draw.integer(2, 9)), "rslora": rslora}

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 
-from pefteach.exercises.exercise import Case, Draw, Exercise, Mistake
+from pefteach.exercises.exercise import Draw, Exercise, Inputs, Mistake
 
 
-def inputs(draw: Draw) -> Iterator[Case]:
+def inputs(draw: Draw) -> Iterator[Inputs]:
     for double in (False, True):
         # Blocks so small that a forgotten share of the second scale is seen.
         yield {"bits": draw.integer(2, 4), "block_size": 2 * draw.integer(2, 5), "double": double}

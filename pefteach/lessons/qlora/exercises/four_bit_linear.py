@@ -5,11 +5,11 @@ from typing import Any
 
 import torch
 
-from pefteach.exercises.exercise import Case, Draw, Exercise, Mistake
+from pefteach.exercises.exercise import Draw, Exercise, Inputs, Mistake
 from pefteach.exercises.subject import Subject
 
 
-def inputs(draw: Draw) -> Iterator[Case]:
+def inputs(draw: Draw) -> Iterator[Inputs]:
     fan_out, fan_in, before, rows = draw.sizes(4)
     levels = torch.tensor([-1.0, -0.4, 0.0, 0.3, 1.0])
     yield {
@@ -24,7 +24,7 @@ def inputs(draw: Draw) -> Iterator[Case]:
     }
 
 
-def observe(subject: Subject, name: str, case: Case) -> Iterator[tuple[str, Any]]:
+def observe(subject: Subject, name: str, case: Inputs) -> Iterator[tuple[str, Any]]:
     given = {key: case[key] for key in ("codes", "scale", "levels", "bias")}
     layer = subject.build(name, given)
     yield "what trains", sorted(key for key, tensor in subject.tensors(layer).items() if tensor["trains"])

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 import torch
 
-from pefteach.exercises.exercise import Case, Draw, Exercise, Mistake
+from pefteach.exercises.exercise import Draw, Exercise, Inputs, Mistake
 
 
-def inputs(draw: Draw) -> Iterator[Case]:
+def inputs(draw: Draw) -> Iterator[Inputs]:
     for odd in (0, 1):
         count = 2 * draw.integer(3, 6) + odd
         yield {"codes": torch.tensor([draw.integer(1, 15) for _ in range(count)], dtype=torch.uint8)}

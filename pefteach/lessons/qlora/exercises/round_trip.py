@@ -4,12 +4,12 @@ from collections.abc import Iterator
 
 import torch
 
-from pefteach.exercises.exercise import Case, Draw, Exercise, Mistake
+from pefteach.exercises.exercise import Draw, Exercise, Inputs, Mistake
 
 BLOCK = 8
 
 
-def inputs(draw: Draw) -> Iterator[Case]:
+def inputs(draw: Draw) -> Iterator[Inputs]:
     for _ in range(2):
         blocks = 2 * draw.integer(1, 3) + 1  # rows of 2 · blocks weights: no row ends where a block does
         inner = torch.rand(5, generator=draw.generator) * 1.8 - 0.9

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 
-from pefteach.exercises.exercise import Case, Draw, Exercise, Mistake
+from pefteach.exercises.exercise import Draw, Exercise, Inputs, Mistake
 
 
-def inputs(draw: Draw) -> Iterator[Case]:
+def inputs(draw: Draw) -> Iterator[Inputs]:
     for _ in range(2):
         batch, heads, tokens, d = draw.sizes(4)
         yield {name: draw.normal(batch, heads, tokens, d) for name in ("q", "k", "v")}

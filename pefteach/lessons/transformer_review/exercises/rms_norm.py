@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 from typing import Any
 
-from pefteach.exercises.exercise import Case, Draw, Exercise, Mistake
+from pefteach.exercises.exercise import Draw, Exercise, Inputs, Mistake
 from pefteach.exercises.subject import Subject
 
 
-def inputs(draw: Draw) -> Iterator[Case]:
+def inputs(draw: Draw) -> Iterator[Inputs]:
     batch, tokens, size = draw.sizes(3)
     yield {
         "size": size,
@@ -18,7 +18,7 @@ def inputs(draw: Draw) -> Iterator[Case]:
     }
 
 
-def observe(subject: Subject, name: str, case: Case) -> Iterator[tuple[str, Any]]:
+def observe(subject: Subject, name: str, case: Inputs) -> Iterator[tuple[str, Any]]:
     norm = subject.build(name, {"size": case["size"], "eps": case["eps"]})
     tensors = subject.tensors(norm)
     yield "what trains", {key: list(t["value"].shape) for key, t in tensors.items() if t["trains"]}

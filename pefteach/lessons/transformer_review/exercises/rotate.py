@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 
-from pefteach.exercises.exercise import Case, Draw, Exercise, Mistake
+from pefteach.exercises.exercise import Draw, Exercise, Inputs, Mistake
 
 
-def inputs(draw: Draw) -> Iterator[Case]:
+def inputs(draw: Draw) -> Iterator[Inputs]:
     batch, heads, tokens, half = draw.sizes(4)
     start = draw.integer(3, 20)
     yield {
