@@ -42,7 +42,7 @@ class LlamaAdapterPart(Part):
     def __init__(self, model: Any, method: LlamaAdapter):
         super().__init__()
         _, heads, _, self.d = attention_sizes(model)
-        self.adaption_prompt = nn.Parameter(torch.randn(1, method.tokens, model.config.hidden_size))
+        self.adaption_prompt = nn.Parameter(torch.randn(1, method.adapter_len, model.config.hidden_size))
         self.per_head = method.gate == "head"
         self.adaption_gate = nn.Parameter(torch.zeros(1, heads, 1, 1) if self.per_head else torch.zeros(1))
 
@@ -94,33 +94,35 @@ class LlamaAdapter(Method):
     """Settings of LLaMA-Adapter.
 
     Args:
-        tokens: K, the number of prompts in a layer, at least 1.
-        layers: how many layers have prompts, counted from the top.
+        adapter_len: K, the number of prompts in a layer, at least 1.
+        adapter_layers: how many layers have prompts, counted from the top.
         gate: "scalar", one number per layer (peft), or "head", one number per head that goes through tanh (official).
 
     Raises:
         ValueError: when attached with a setting out of range, or to a model whose attention is built otherwise.
     """
 
-    tokens: int = 10
-    layers: int = 2
+    adapter_len: int = 10
+    adapter_layers: int = 2
     gate: str = "scalar"
 
     formula: ClassVar[str] = "layers · (K D + 1), or layers · (K D + H) with a gate per head"
 
     def trained_parameters(self, model: Any) -> int:
         heads = attention_sizes(model)[1] if self.gate == "head" else 1
-        return self.layers * (self.tokens * model.config.hidden_size + heads)
+        return self.adapter_layers * (self.adapter_len * model.config.hidden_size + heads)
 
     def build(self, model: nn.Module, name: str) -> PartsAdapter:
         if self.gate not in ("scalar", "head"):
             raise ValueError(f"gate must be 'scalar' or 'head', not {self.gate!r}")
-        if self.tokens < 1:
-            raise ValueError(f"tokens must be at least 1, not {self.tokens}")
+        if self.adapter_len < 1:
+            raise ValueError(f"adapter_len must be at least 1, not {self.adapter_len}")
         paths = find_attentions(model)
-        if not 1 <= self.layers <= len(paths):
-            raise ValueError(f"layers must be between 1 and the model's {len(paths)}, not {self.layers}")
-        parts: dict[str, Part] = {path: LlamaAdapterPart(model, self) for path in paths[-self.layers :]}
+        if not 1 <= self.adapter_layers <= len(paths):
+            raise ValueError(
+                f"adapter_layers must be between 1 and the model's {len(paths)}, not {self.adapter_layers}"
+            )
+        parts: dict[str, Part] = {path: LlamaAdapterPart(model, self) for path in paths[-self.adapter_layers :]}
         if hasattr(plain_module(model, paths[0]), "q_proj"):  # a model with RoPE
             parts[""] = NumberingPart(model)
         return PartsAdapter(self, model, name, parts)
@@ -130,7 +132,7 @@ class LlamaAdapter(Method):
     peft_type: ClassVar[str] = "ADAPTION_PROMPT"
 
     def to_peft(self) -> dict:
-        settings = {"adapter_len": self.tokens, "adapter_layers": self.layers}
+        settings = {"adapter_len": self.adapter_len, "adapter_layers": self.adapter_layers}
         if self.gate == "head":  # peft would open such a file wrongly, so it is not told that it could
             return {"peft_type": None, "method": type(self).__name__, "gate": self.gate, **settings}
         return {"peft_type": self.peft_type, **settings}

@@ -104,9 +104,9 @@ class LoRA(Method):
 
     @classmethod
     def from_peft(cls, config: dict) -> LoRA:
-        for setting in ("rank_pattern", "alpha_pattern", "lora_bias", "modules_to_save", "layers_to_transform"):
-            if config.get(setting):
-                raise ValueError(f"this file's LoRA has {setting} = {config[setting]!r}, which is not implemented here")
+        cls.refuse_settings(
+            config, "rank_pattern", "alpha_pattern", "lora_bias", "modules_to_save", "layers_to_transform"
+        )
         return cls(
             rank=config["r"],
             alpha=config["lora_alpha"],

@@ -72,7 +72,7 @@ class MultitaskPrompt(PromptTuning):
 
     def trained_parameters(self, model: Any) -> int:
         D = model.get_input_embeddings().weight.shape[1]
-        return self.tokens * D + self.tasks * self.rank * (self.tokens + D)
+        return self.num_virtual_tokens * D + self.tasks * self.rank * (self.num_virtual_tokens + D)
 
     def build(self, model: Any, name: str) -> MultitaskAdapter:
         if self.tasks < 1 or self.rank < 1:

@@ -27,10 +27,10 @@ class PTuningPart(PromptPart):
     """H and the network that turns it into P; the network is gone once it is collapsed."""
 
     def __init__(self, model: Any, method: PTuning, D: int):
-        super().__init__(model, torch.randn(method.tokens, D))
-        h, lstm = method.hidden or D, method.encoder == "lstm"
+        super().__init__(model, torch.randn(method.num_virtual_tokens, D))
+        h, lstm = method.encoder_hidden_size or D, method.encoder == "lstm"
         if lstm:
-            self.lstm_head = nn.LSTM(D, h, method.layers, dropout=method.dropout, bidirectional=True)
+            self.lstm_head = nn.LSTM(D, h, method.encoder_num_layers, dropout=method.dropout, bidirectional=True)
             layers = [nn.Linear(2 * h, 2 * h), nn.ReLU(), nn.Linear(2 * h, D)]
         else:
             layers = [nn.Linear(D, h), nn.ReLU(), nn.Linear(h, h), nn.ReLU(), nn.Linear(h, D)]
@@ -48,10 +48,10 @@ class PTuning(SoftPrompt):
     """Settings of P-tuning.
 
     Args:
-        tokens: n, how many vectors.
+        num_virtual_tokens: n, how many vectors.
         encoder: "mlp" or "lstm".
-        hidden: h, the width of the network; D if None.
-        layers: how many layers the LSTM has.
+        encoder_hidden_size: h, the width of the network; D if None.
+        encoder_num_layers: how many layers the LSTM has.
         dropout: between the layers of the LSTM, while training.
 
     Raises:
@@ -59,26 +59,27 @@ class PTuning(SoftPrompt):
     """
 
     encoder: str = "mlp"
-    hidden: int | None = None
-    layers: int = 2
+    encoder_hidden_size: int | None = None
+    encoder_num_layers: int = 2
     dropout: float = 0.0
 
     formula: ClassVar[str] = "n D + the network"
 
     def trained_parameters(self, model: Any) -> int:
         D = model.get_input_embeddings().weight.shape[1]
-        n, h = self.tokens, self.hidden or D
+        n, h = self.num_virtual_tokens, self.encoder_hidden_size or D
         if self.encoder == "mlp":
             return n * D + (D * h + h) + (h * h + h) + (h * D + D)
         # Per direction and layer four gates, each with a weight for the input, one for the state, and two biases.
         first, later = 2 * 4 * (D * h + h * h + 2 * h), 2 * 4 * (2 * h * h + h * h + 2 * h)
-        return n * D + first + (self.layers - 1) * later + (2 * h * 2 * h + 2 * h) + (2 * h * D + D)
+        return n * D + first + (self.encoder_num_layers - 1) * later + (2 * h * 2 * h + 2 * h) + (2 * h * D + D)
 
     def build(self, model: Any, name: str) -> PTuningAdapter:
         if self.encoder not in ("mlp", "lstm"):
             raise ValueError(f"encoder must be 'mlp' or 'lstm', not {self.encoder!r}")
-        if self.layers < 1 or (self.hidden is not None and self.hidden < 1):
-            raise ValueError(f"layers and hidden must be at least 1, not {self.layers} and {self.hidden}")
+        layers, h = self.encoder_num_layers, self.encoder_hidden_size
+        if layers < 1 or (h is not None and h < 1):
+            raise ValueError(f"encoder_num_layers and encoder_hidden_size must be at least 1, not {layers} and {h}")
         check_dropout(self.dropout)
         D = self.vocabulary(model).shape[1]
         return PTuningAdapter(self, model, name, {"": PTuningPart(model, self, D)})
@@ -90,20 +91,20 @@ class PTuning(SoftPrompt):
     def to_peft(self) -> dict:
         return {
             "peft_type": self.peft_type,
-            "num_virtual_tokens": self.tokens,
+            "num_virtual_tokens": self.num_virtual_tokens,
             "encoder_reparameterization_type": self.encoder.upper(),
-            "encoder_hidden_size": self.hidden,
-            "encoder_num_layers": self.layers,
+            "encoder_hidden_size": self.encoder_hidden_size,
+            "encoder_num_layers": self.encoder_num_layers,
             "encoder_dropout": self.dropout,
         }
 
     @classmethod
     def from_peft(cls, config: dict) -> PTuning:
         return cls(
-            tokens=config["num_virtual_tokens"],
+            num_virtual_tokens=config["num_virtual_tokens"],
             encoder=config.get("encoder_reparameterization_type", "MLP").lower(),
-            hidden=config.get("encoder_hidden_size"),
-            layers=config.get("encoder_num_layers", 2),
+            encoder_hidden_size=config.get("encoder_hidden_size"),
+            encoder_num_layers=config.get("encoder_num_layers", 2),
             dropout=config.get("encoder_dropout", 0.0),
         )
 

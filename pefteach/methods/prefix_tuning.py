@@ -42,8 +42,8 @@ class PrefixPart(Part):
         super().__init__()
         layers, _, self.key_heads, self.d = attention_sizes(model)
         width = self.key_heads * self.d
-        out, h = 2 * layers * width, method.mlp_size
-        self.embedding = nn.Embedding(method.tokens, out if h is None else width)  # P or P', N(0, 1)
+        out, h = 2 * layers * width, method.encoder_hidden_size
+        self.embedding = nn.Embedding(method.num_virtual_tokens, out if h is None else width)  # P or P', N(0, 1)
         self.transform = None if h is None else nn.Sequential(nn.Linear(width, h), nn.Tanh(), nn.Linear(h, out))
         self.config, self.names, self.base_embedding = model.config, argument_names(model), model.get_input_embeddings
         self.new_cache = cache_type(model)
@@ -83,32 +83,37 @@ class PrefixTuning(Method):
     """Settings of prefix tuning.
 
     Args:
-        tokens: n, the length of the prefix, at least 1.
-        mlp_size: hidden size of the MLP; None trains the keys and values directly.
+        num_virtual_tokens: n, the length of the prefix, at least 1.
+        encoder_hidden_size: hidden size of the MLP; None trains the keys and values directly.
 
     Raises:
         ValueError: when attached with a size below 1, under gradient checkpointing, or to a model that takes no
             cache or has two stacks (T5).
     """
 
-    tokens: int = 10
-    mlp_size: int | None = None
+    num_virtual_tokens: int = 10
+    encoder_hidden_size: int | None = None
 
     formula: ClassVar[str] = "n · 2 L G d; with an MLP of size h, while training: n G d + (G d + 1) h + (h + 1) 2 L G d"
     starts_as_base: ClassVar[bool] = False
 
     def trained_parameters(self, model: nn.Module) -> int:
         layers, _, key_heads, d = attention_sizes(model)
-        width, h = key_heads * d, self.mlp_size
+        width, h = key_heads * d, self.encoder_hidden_size
         out = 2 * layers * width
-        return self.tokens * out if h is None else self.tokens * width + (width + 1) * h + (h + 1) * out
+        return (
+            self.num_virtual_tokens * out
+            if h is None
+            else self.num_virtual_tokens * width + (width + 1) * h + (h + 1) * out
+        )
 
     def extra_tokens(self) -> int:
-        return self.tokens
+        return self.num_virtual_tokens
 
     def build(self, model: nn.Module, name: str) -> PrefixAdapter:
-        if self.tokens < 1 or (self.mlp_size is not None and self.mlp_size < 1):
-            raise ValueError(f"tokens and mlp_size must be at least 1, not {self.tokens} and {self.mlp_size}")
+        n, h = self.num_virtual_tokens, self.encoder_hidden_size
+        if n < 1 or (h is not None and h < 1):
+            raise ValueError(f"num_virtual_tokens and encoder_hidden_size must be at least 1, not {n} and {h}")
         if getattr(model, "is_gradient_checkpointing", False):
             raise ValueError(CHECKPOINTING)
         path = find_cached(model)
@@ -121,9 +126,9 @@ class PrefixTuning(Method):
     def to_peft(self) -> dict:
         return {
             "peft_type": self.peft_type,
-            "num_virtual_tokens": self.tokens,
-            "prefix_projection": self.mlp_size is not None,
-            "encoder_hidden_size": self.mlp_size,
+            "num_virtual_tokens": self.num_virtual_tokens,
+            "prefix_projection": self.encoder_hidden_size is not None,
+            "encoder_hidden_size": self.encoder_hidden_size,
         }
 
     @classmethod

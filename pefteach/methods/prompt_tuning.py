@@ -18,7 +18,7 @@ from torch import Tensor
 
 from pefteach.methods.core.soft_prompt import PromptAdapter, PromptPart, SoftPrompt
 
-COMMON = 5000  # the paper samples from the 5,000 commonest tokens; most vocabularies begin with them
+COMMON_TOKENS = 5000  # the paper samples from the 5,000 commonest tokens; most vocabularies begin with them
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class PromptTuning(SoftPrompt):
     """Settings of prompt tuning.
 
     Args:
-        tokens: n, how many vectors.
+        num_virtual_tokens: n, how many vectors.
         init: what they start as: "random", uniform between -0.5 and 0.5; "vocabulary", the embeddings of random
             common tokens; "text", those of a text, repeated or cut to n tokens.
         text: for "text": token ids, or a string with its tokenizer.
@@ -43,7 +43,7 @@ class PromptTuning(SoftPrompt):
     formula: ClassVar[str] = "n D"
 
     def trained_parameters(self, model: Any) -> int:
-        return self.tokens * model.get_input_embeddings().weight.shape[1]
+        return self.num_virtual_tokens * model.get_input_embeddings().weight.shape[1]
 
     def build(self, model: Any, name: str) -> PromptAdapter:
         return PromptAdapter(self, model, name, {"": PromptPart(model, self.start(self.vocabulary(model)))})
@@ -52,9 +52,9 @@ class PromptTuning(SoftPrompt):
         """The first P (n, D), from the token embeddings (V, D)."""
         V, D = vocabulary.shape
         if self.init == "random":
-            return torch.rand(self.tokens, D) - 0.5
+            return torch.rand(self.num_virtual_tokens, D) - 0.5
         if self.init == "vocabulary":
-            return vocabulary[torch.randint(min(V, COMMON), (self.tokens,))]
+            return vocabulary[torch.randint(min(V, COMMON_TOKENS), (self.num_virtual_tokens,))]
         if self.init != "text":
             raise ValueError(f"init must be 'random', 'vocabulary' or 'text', not {self.init!r}")
         ids: Any = self.text
@@ -65,7 +65,7 @@ class PromptTuning(SoftPrompt):
             ids = getattr(ids, "ids", ids)  # tokenizers gives an Encoding, transformers a list
         if not len(ids) or not all(0 <= i < V for i in ids):
             raise ValueError(f"text must be at least one token, with ids from 0 to {V - 1}, not {list(ids)}")
-        return vocabulary[[ids[i % len(ids)] for i in range(self.tokens)]]
+        return vocabulary[[ids[i % len(ids)] for i in range(self.num_virtual_tokens)]]
 
     # What peft's files call these settings.
 
@@ -73,7 +73,11 @@ class PromptTuning(SoftPrompt):
 
     def to_peft(self) -> dict:
         # The file has the values, so it does not matter how they began; told "TEXT", peft would load the tokenizer.
-        return {"peft_type": self.peft_type, "num_virtual_tokens": self.tokens, "prompt_tuning_init": "RANDOM"}
+        return {
+            "peft_type": self.peft_type,
+            "num_virtual_tokens": self.num_virtual_tokens,
+            "prompt_tuning_init": "RANDOM",
+        }
 
     @classmethod
     def from_peft(cls, config: dict) -> PromptTuning:

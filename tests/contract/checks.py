@@ -13,24 +13,25 @@ from torch.nn import functional as F
 from helpers import logits, loss, model_with, same, snapshot, train, train_by_hand, trained_numbers
 from pefteach.interop import load_adapter, save_adapter
 from pefteach.methods import activate, attach, attached, detach
+from pefteach.methods.core.technique import DECODERS
 from pefteach.methods.selective import Selective
 from pefteach.model.decoder import generate
-from pefteach.workshop.parity.cases import Case
+from pefteach.workshop.parity.cases import ParityCase
 from pefteach.workshop.parity.compare import shake
-from pefteach.workshop.parity.families import DECODERS, make, make_batch
+from pefteach.workshop.parity.families import make, make_batch
 
 # Softmax does not see a shift of all its scores, so a key's bias does nothing where positions are not rotated in.
 NO_GRADIENT = {"bert": "attention.self.key.bias"}
 
 
-def starts_as_the_base(case: Case, family: str) -> None:
+def starts_as_the_base(case: ParityCase, family: str) -> None:
     if case.methods[family].starts_as_base:
         batch = make_batch(family)
         before = logits(make(family), batch)
         assert torch.equal(logits(model_with(case.methods[family], family, shaken=False)[0], batch), before)
 
 
-def trains_exactly_what_it_says(case: Case, family: str) -> None:
+def trains_exactly_what_it_says(case: ParityCase, family: str) -> None:
     expected = case.methods[family].trained_parameters(make(family))
     model, adapter = model_with(case.methods[family], family)
     trainable = [p for p in model.parameters() if p.requires_grad]
@@ -39,7 +40,7 @@ def trains_exactly_what_it_says(case: Case, family: str) -> None:
     assert case.methods[family].formula, "there is no formula"
 
 
-def gradients_reach_every_tensor(case: Case, family: str) -> None:
+def gradients_reach_every_tensor(case: ParityCase, family: str) -> None:
     model, adapter = model_with(case.methods[family], family)
     batch = make_batch(family)
     loss(model, batch, adapter.penalty).backward()
@@ -49,7 +50,7 @@ def gradients_reach_every_tensor(case: Case, family: str) -> None:
             assert tensor.grad.abs().max() > 1e-7, f"the gradient of {key} is zero"
 
 
-def learns_and_gives_the_base_back(case: Case, family: str) -> None:
+def learns_and_gives_the_base_back(case: ParityCase, family: str) -> None:
     model, batch = make(family), make_batch(family)
     stored, before = snapshot(model), logits(model, batch)
     adapter = attach(model, case.methods[family])
@@ -66,7 +67,7 @@ def learns_and_gives_the_base_back(case: Case, family: str) -> None:
     assert all(p.requires_grad for p in model.parameters()) and not attached(model)
 
 
-def saves_and_loads(case: Case, family: str) -> None:
+def saves_and_loads(case: ParityCase, family: str) -> None:
     model, adapter = model_with(case.methods[family], family)
     batch, other = make_batch(family), make(family)
     stored = sum(t.numel() for t in adapter.file_tensors().values())
@@ -80,7 +81,7 @@ def saves_and_loads(case: Case, family: str) -> None:
     assert loaded.file_tensors().keys() == adapter.file_tensors().keys()
 
 
-def resumes_where_it_was_killed(case: Case, family: str) -> None:
+def resumes_where_it_was_killed(case: ParityCase, family: str) -> None:
     if family != "ours":
         return  # the training loop is ours, and does not look at the family
 
@@ -104,7 +105,7 @@ def resumes_where_it_was_killed(case: Case, family: str) -> None:
     assert torch.equal(logits(resumed, batch), logits(whole, batch)), "it is not where it would have been"
 
 
-def copies_stand_on_their_own(case: Case, family: str) -> None:
+def copies_stand_on_their_own(case: ParityCase, family: str) -> None:
     model, adapter = model_with(case.methods[family], family)
     batch, twin = make_batch(family), copy.deepcopy(model)
     before = logits(model, batch)
@@ -116,7 +117,7 @@ def copies_stand_on_their_own(case: Case, family: str) -> None:
     assert not torch.equal(logits(model, batch), before)
 
 
-def merges_or_refuses(case: Case, family: str) -> None:
+def merges_or_refuses(case: ParityCase, family: str) -> None:
     model, adapter = model_with(case.methods[family], family)
     batch = make_batch(family)
     before = logits(model, batch)
@@ -133,7 +134,7 @@ def merges_or_refuses(case: Case, family: str) -> None:
     assert torch.equal(logits(model, batch), before), "unmerging is not bit-exact"
 
 
-def generates_the_same_with_a_cache(case: Case, family: str) -> None:
+def generates_the_same_with_a_cache(case: ParityCase, family: str) -> None:
     if family not in DECODERS:
         return
     model, _ = model_with(case.methods[family], family)
@@ -150,7 +151,7 @@ def generates_the_same_with_a_cache(case: Case, family: str) -> None:
         assert torch.equal(theirs, with_cache), "transformers' generate gives something else"
 
 
-def does_not_read_padding(case: Case, family: str) -> None:
+def does_not_read_padding(case: ParityCase, family: str) -> None:
     if family == "t5":
         return  # the padding of its decoder is another matter
     model, _ = model_with(case.methods[family], family)
@@ -168,7 +169,7 @@ def does_not_read_padding(case: Case, family: str) -> None:
     torch.testing.assert_close(logits(model, left)[:, 3:], alone, atol=1e-5, rtol=1e-5)
 
 
-def keeps_float32_on_a_bfloat16_base(case: Case, family: str) -> None:
+def keeps_float32_on_a_bfloat16_base(case: ParityCase, family: str) -> None:
     model, batch = make(family).bfloat16(), make_batch(family)
     method = case.methods[family]
     adapter = attach(model, method)
@@ -184,7 +185,7 @@ def keeps_float32_on_a_bfloat16_base(case: Case, family: str) -> None:
     assert (output.float() - exact).abs().max() < 0.2 * exact.abs().max(), "half precision changes what it computes"
 
 
-CHECKS: dict[str, Callable[[Case, str], None]] = {
+CHECKS: dict[str, Callable[[ParityCase, str], None]] = {
     check.__name__.replace("_", " "): check
     for check in (
         starts_as_the_base,

@@ -89,7 +89,7 @@ def test_what_fits_is_decided_by_the_peak():
             AdaLoRA(target_modules=["q_proj", "v_proj"], warmup=0),
         ),
         ("lastlayers", ["count=2"], LastLayers(2)),
-        ("prefixtuning", ["mlp_size=null"], PrefixTuning(mlp_size=None)),
+        ("prefixtuning", ["encoder_hidden_size=null"], PrefixTuning(encoder_hidden_size=None)),
     ],
     ids=str,
 )
@@ -111,7 +111,10 @@ def test_settings_of_qlora_are_read():
         (dict(settings=["size=3"]), "lora has no setting 'size': it has rank, alpha, "),
         (dict(settings=["rank=big"]), "rank takes int, not 'big'"),
         (dict(settings=["rslora=1"]), "rslora takes bool, not '1'"),
-        (dict(method="prefixtuning", settings=["mlp_size=2,3"]), "mlp_size takes int | None, not '2,3'"),
+        (
+            dict(method="prefixtuning", settings=["encoder_hidden_size=2,3"]),
+            "encoder_hidden_size takes int | None, not '2,3'",
+        ),
         (dict(precision="int8"), "unknown precision 'int8'"),
         (dict(length=65), "longer than the 64 positions"),
         (dict(settings=["rank=65"]), "rank must be between 1 and 64"),

@@ -7,7 +7,7 @@ from helpers import model_with, refuses, train, trained_numbers
 from pefteach.interop import load_adapter, save_adapter
 from pefteach.methods import AdaLoRA, attach
 from pefteach.methods.adalora.importance import budget
-from pefteach.workshop.parity.cases import Case
+from pefteach.workshop.parity.cases import ParityCase
 from pefteach.workshop.parity.compare import pair, shake
 from pefteach.workshop.parity.families import make, make_batch
 
@@ -21,7 +21,7 @@ def left(adapter):
 
 
 def test_the_allocator_is_pefts_at_every_step():
-    _, adapter, reference = pair(Case({"llama": SCHEDULED}), "llama")
+    _, adapter, reference = pair(ParityCase({"llama": SCHEDULED}), "llama")
     rng, counts = torch.Generator().manual_seed(4), []
     for step in range(STEPS):
         with torch.no_grad():

@@ -8,7 +8,7 @@ import torch
 from helpers import model_with, real, trained_numbers
 from pefteach.interop import load_adapter, save_adapter
 from pefteach.methods import DoRA, LoRA, activate, attach, attached
-from pefteach.workshop.parity.cases import Case
+from pefteach.workshop.parity.cases import ParityCase
 from pefteach.workshop.parity.compare import pair, shake
 from pefteach.workshop.parity.families import make, make_batch
 
@@ -52,7 +52,7 @@ def test_the_gradient_takes_the_norm_for_a_constant():
 @pytest.mark.parametrize("rslora", [False, True])
 def test_with_dropout_it_is_what_peft_computes(rslora):
     """W0 x + b + (m/n - 1) W0 x' + (m/n) s B A x', where x' is x with numbers dropped."""
-    ours, _, reference = pair(Case({"llama": DoRA(3, 7.0, TARGETS, dropout=0.4, rslora=rslora)}), "llama")
+    ours, _, reference = pair(ParityCase({"llama": DoRA(3, 7.0, TARGETS, dropout=0.4, rslora=rslora)}), "llama")
     batch = make_batch("llama")
     answers = []
     for model in (ours, reference.model):

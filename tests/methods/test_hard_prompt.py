@@ -5,9 +5,10 @@ import torch
 
 from pefteach.corpus.batches import Example, collate
 from pefteach.methods import hard_prompt
+from pefteach.methods.core.technique import DECODERS
 from pefteach.methods.hard_prompt import search, with_prompt
 from pefteach.model.loss import next_token_loss
-from pefteach.workshop.parity.families import DECODERS, make
+from pefteach.workshop.parity.families import make
 
 START = [5, 17, 40]
 

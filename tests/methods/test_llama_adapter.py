@@ -171,9 +171,9 @@ def test_a_file_with_a_gate_per_head_is_ours_alone(tmp_path):
 @pytest.mark.parametrize(
     "family, method, message",
     [
-        ("llama", LlamaAdapter(0), "tokens must be at least 1, not 0"),
-        ("llama", LlamaAdapter(5, 0), "layers must be between 1 and the model's 2, not 0"),
-        ("llama", LlamaAdapter(5, 3), "layers must be between 1 and the model's 2, not 3"),
+        ("llama", LlamaAdapter(0), "adapter_len must be at least 1, not 0"),
+        ("llama", LlamaAdapter(5, 0), "adapter_layers must be between 1 and the model's 2, not 0"),
+        ("llama", LlamaAdapter(5, 3), "adapter_layers must be between 1 and the model's 2, not 3"),
         ("llama", LlamaAdapter(gate="tanh"), "gate must be 'scalar' or 'head', not 'tanh'"),
         ("bert", LlamaAdapter(), "q_proj, .* and bert.encoder.layer.0 has attention.self.query, .*: use LoRA instead"),
         ("t5", LlamaAdapter(), r"and encoder.block.0 has layer.0.SelfAttention.q, .*: use LoRA instead"),

@@ -10,7 +10,7 @@ from pefteach.interop import load_adapter, save_adapter
 from pefteach.methods import PTuning, attach
 from pefteach.workshop.parity.families import make, make_batch
 
-BOTH = {"mlp": PTuning(5, hidden=32), "lstm": PTuning(5, "lstm", 32)}
+BOTH = {"mlp": PTuning(5, encoder_hidden_size=32), "lstm": PTuning(5, "lstm", 32)}
 both = pytest.mark.parametrize("method", BOTH.values(), ids=BOTH)
 
 
@@ -24,7 +24,12 @@ def test_files_open_in_peft_and_pefts_open_here(method, family, tmp_path):
 
 @pytest.mark.parametrize(
     "method, count",
-    [(BOTH["mlp"], 5568), (BOTH["lstm"], 58816), (PTuning(5, "lstm", 7, layers=3), None), (PTuning(4), None)],
+    [
+        (BOTH["mlp"], 5568),
+        (BOTH["lstm"], 58816),
+        (PTuning(5, "lstm", 7, encoder_num_layers=3), None),
+        (PTuning(4), None),
+    ],
 )
 def test_counts_what_the_formula_says(method, count):
     _, adapter = model_with(method, "llama")
@@ -93,10 +98,10 @@ def test_a_file_that_does_not_fit_leaves_the_network(tmp_path):
     "settings, message",
     [
         ({"encoder": "gru"}, "encoder must be 'mlp' or 'lstm', not 'gru'"),
-        ({"hidden": 0}, "layers and hidden must be at least 1, not 2 and 0"),
-        ({"layers": 0}, "layers and hidden must be at least 1, not 0 and None"),
+        ({"encoder_hidden_size": 0}, "encoder_num_layers and encoder_hidden_size must be at least 1, not 2 and 0"),
+        ({"encoder_num_layers": 0}, "encoder_num_layers and encoder_hidden_size must be at least 1, not 0 and None"),
         ({"dropout": 1.0}, "dropout must be at least 0 and below 1, not 1.0"),
-        ({"tokens": 0}, "tokens must be at least 1"),
+        ({"num_virtual_tokens": 0}, "num_virtual_tokens must be at least 1"),
     ],
 )
 def test_refuses_wrong_settings(model, settings, message):

@@ -18,13 +18,13 @@ from pefteach.workshop.parity.families import make, make_batch
 
 FAMILIES = ("llama", "qwen2", "gpt2", "bert")
 PREFIX = PrefixTuning(5)
-WITH_MLP = PrefixTuning(5, mlp_size=24)
+WITH_MLP = PrefixTuning(5, encoder_hidden_size=24)
 
 
 @pytest.mark.parametrize("family, direct, with_mlp", [("llama", 640, 5440), ("gpt2", 1280, 10848)])
 def test_counts_what_the_formula_says(family, direct, with_mlp):
     # n · 2 L G d, with 2 key heads of 4 on Llama; and n G d + (G d + 1) h + (h + 1) 2 L G d
-    for method, count in ((PrefixTuning(5), direct), (PrefixTuning(5, mlp_size=32), with_mlp)):
+    for method, count in ((PrefixTuning(5), direct), (PrefixTuning(5, encoder_hidden_size=32), with_mlp)):
         adapter = model_with(method, family)[1]
         assert trained_numbers(adapter) == count == method.trained_parameters(make(family))
         assert sum(p.numel() for p in adapter.file_tensors().values()) == direct
@@ -143,11 +143,11 @@ def opened_by_peft(base, folder):
     return lambda batch: base.cls(body(**batch).last_hidden_state).detach()
 
 
-@pytest.mark.parametrize("mlp_size", [None, 24], ids=["direct", "mlp"])
+@pytest.mark.parametrize("encoder_hidden_size", [None, 24], ids=["direct", "mlp"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_files_travel_both_ways(family, mlp_size, tmp_path):
+def test_files_travel_both_ways(family, encoder_hidden_size, tmp_path):
     batch, base = make_batch(family), make(family)
-    model, adapter = model_with(PrefixTuning(5, mlp_size), family)
+    model, adapter = model_with(PrefixTuning(5, encoder_hidden_size), family)
     save_adapter(model, tmp_path / "ours")
     tensors = load_file(tmp_path / "ours" / "adapter_model.safetensors")
     width = 64 if family in ("gpt2", "bert") else 32
@@ -157,7 +157,7 @@ def test_files_travel_both_ways(family, mlp_size, tmp_path):
 
     config = PrefixTuningConfig(
         task_type=adapter.to_peft().get("task_type", "CAUSAL_LM"), num_virtual_tokens=5,
-        prefix_projection=mlp_size is not None, encoder_hidden_size=mlp_size,
+        prefix_projection=encoder_hidden_size is not None, encoder_hidden_size=encoder_hidden_size,
     )  # fmt: skip
     get_peft_model(base.base_model if family == "bert" else base, config).save_pretrained(tmp_path / "theirs")
     expected = opened_by_peft(make(family), tmp_path / "theirs")(batch)
@@ -178,8 +178,12 @@ def test_the_file_says_how_it_was_trained(tmp_path):
 @pytest.mark.parametrize(
     "family, method, message",
     [
-        ("llama", PrefixTuning(0), "tokens and mlp_size must be at least 1, not 0 and None"),
-        ("llama", PrefixTuning(5, mlp_size=0), "tokens and mlp_size must be at least 1, not 5 and 0"),
+        ("llama", PrefixTuning(0), "num_virtual_tokens and encoder_hidden_size must be at least 1, not 0 and None"),
+        (
+            "llama",
+            PrefixTuning(5, encoder_hidden_size=0),
+            "num_virtual_tokens and encoder_hidden_size must be at least 1, not 5 and 0",
+        ),
         ("t5", PrefixTuning(5), "one cache, and T5ForConditionalGeneration has an encoder and a decoder: use LoRA"),
     ],
 )

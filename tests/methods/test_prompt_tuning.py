@@ -9,10 +9,11 @@ from helpers import logits, model_with, real, trained_numbers
 from pefteach.corpus.tokenizer import load_tokenizer
 from pefteach.interop import load_adapter, save_adapter
 from pefteach.methods import PromptTuning, activate, attach
+from pefteach.methods.core.technique import DECODERS
 from pefteach.model.decoder import KVCache, generate
 from pefteach.paths import BASE
 from pefteach.workshop.parity.compare import shake
-from pefteach.workshop.parity.families import DECODERS, LLAMA, make, make_batch
+from pefteach.workshop.parity.families import LLAMA, make, make_batch
 
 PEFT_KNOWS = ("llama", "qwen2", "gpt2", "bert")
 PROMPT = PromptTuning(5)
@@ -179,7 +180,7 @@ def test_starts_from_a_text(kind):
 @pytest.mark.parametrize(
     "settings, message",
     [
-        ({"tokens": 0}, "tokens must be at least 1 and below the model's 64 positions, not 0"),
+        ({"num_virtual_tokens": 0}, "num_virtual_tokens must be at least 1 and below the model's 64 positions, not 0"),
         ({"tokens": 64}, "below the model's 64 positions, not 64"),
         ({"init": "zeros"}, "init must be 'random', 'vocabulary' or 'text', not 'zeros'"),
         ({"init": "text", "text": "a story"}, "a text needs its tokenizer: pass tokenizer="),

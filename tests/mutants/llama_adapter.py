@@ -121,7 +121,8 @@ def not_numbered(patch):
 
 def lets_tanh_and_linear_mix_in_files(patch):
     patch.setattr(llama_adapter.LlamaAdapter, "to_peft", lambda self: {
-        "peft_type": "ADAPTION_PROMPT", "adapter_len": self.tokens, "adapter_layers": self.layers})  # fmt: skip
+        "peft_type": "ADAPTION_PROMPT", "adapter_len": self.adapter_len,
+        "adapter_layers": self.adapter_layers})  # fmt: skip
 
 
 def equation_on_llama():

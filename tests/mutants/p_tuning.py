@@ -19,7 +19,7 @@ def with_heads(change):
 
         def init(self, model, method, D):
             right(self, model, method, D)
-            change(self, method.hidden or D, D)
+            change(self, method.encoder_hidden_size or D, D)
 
         patch.setattr(PTuningPart, "__init__", init)
 

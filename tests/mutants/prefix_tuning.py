@@ -184,7 +184,7 @@ def generates_without_a_cache():
 
 
 def counts_the_prefix_as_wide_as_the_stream(patch):
-    patch.setattr(PrefixTuning, "trained_parameters", lambda self, model: self.tokens * 2 * 2 * 64)
+    patch.setattr(PrefixTuning, "trained_parameters", lambda self, model: self.num_virtual_tokens * 2 * 2 * 64)
 
 
 DIRECT, WITH_MLP = "prefix tuning", "prefix tuning, MLP"

@@ -83,7 +83,9 @@ def grows_the_vocabulary(patch):
     right = SoftPrompt.vocabulary
 
     def vocabulary(self, model):
-        model.resize_token_embeddings(len(model.get_input_embeddings().weight) + self.tokens, mean_resizing=False)
+        model.resize_token_embeddings(
+            len(model.get_input_embeddings().weight) + self.num_virtual_tokens, mean_resizing=False
+        )
         return right(self, model)
 
     patch.setattr(SoftPrompt, "vocabulary", vocabulary)
@@ -94,7 +96,7 @@ def starting(start):
 
 
 def random_words(self, vocabulary):
-    return vocabulary[torch.randint(len(vocabulary), (self.tokens,))]
+    return vocabulary[torch.randint(len(vocabulary), (self.num_virtual_tokens,))]
 
 
 MUTANTS = [
@@ -129,9 +131,9 @@ MUTANTS = [
            forward(prompt=lambda part: part.vectors()[:1].expand(5, -1))),
     Mutant("reads the prompt backwards", "prompt tuning", forward(prompt=lambda part: part.vectors().flip(0))),
     Mutant("trains the vocabulary's own rows", "prompt tuning",
-           starting(lambda self, vocabulary: vocabulary[: self.tokens])),
+           starting(lambda self, vocabulary: vocabulary[: self.num_virtual_tokens])),
     Mutant("starts fifty times too large", "prompt tuning",
-           starting(lambda self, vocabulary: torch.randn(self.tokens, vocabulary.shape[1])),
+           starting(lambda self, vocabulary: torch.randn(self.num_virtual_tokens, vocabulary.shape[1])),
            checks=(particular.test_starts_as_it_is_told,)),
     Mutant("starts from random words whatever it is told", "prompt tuning", starting(random_words),
            checks=(particular.test_starts_as_it_is_told,)),

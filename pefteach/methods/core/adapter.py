@@ -57,6 +57,15 @@ class Method:
         """The method that an ``adapter_config.json`` describes."""
         return cls(**{field.name: config[field.name] for field in fields(cls)})  # type: ignore[arg-type]
 
+    @classmethod
+    def refuse_settings(cls, config: dict, *names: str) -> None:
+        """Refuse, with a ValueError, a file that makes use of one of these settings, which we do not have."""
+        for name in names:
+            if config.get(name):
+                raise ValueError(
+                    f"this file's {cls.__name__} has {name} = {config[name]!r}, which is not implemented here"
+                )
+
 
 class Adapter:
     """A method attached to a model under a name."""

@@ -70,15 +70,15 @@ class SoftPrompt(Method):
     """What the three methods have in common.
 
     Args:
-        tokens: n, how many vectors.
+        num_virtual_tokens: n, how many vectors.
     """
 
-    tokens: int = 20
+    num_virtual_tokens: int = 20
 
     starts_as_base: ClassVar[bool] = False
 
     def extra_tokens(self) -> int:
-        return self.tokens
+        return self.num_virtual_tokens
 
     def vocabulary(self, model: Any) -> Tensor:
         """The model's token embeddings (V, D), once it is clear that n vectors fit in front of them.
@@ -97,8 +97,11 @@ class SoftPrompt(Method):
                 f"{type(model).__name__} lacks them: use a model such as ...ForCausalLM or ...ForMaskedLM"
             )
         limit = getattr(model.config, "max_position_embeddings", None) or float("inf")
-        if not 1 <= self.tokens < limit:
-            raise ValueError(f"tokens must be at least 1 and below the model's {limit} positions, not {self.tokens}")
+        if not 1 <= self.num_virtual_tokens < limit:
+            raise ValueError(
+                f"num_virtual_tokens must be at least 1 and below the model's {limit} positions, not "
+                f"{self.num_virtual_tokens}"
+            )
         return model.get_input_embeddings().weight.detach()
 
 

@@ -28,9 +28,13 @@ class Part(nn.Module):
     ``composes_as`` is for parts whose order on a module does not matter: parts of two adapters may be active together
     on one module if they say the same word, such as "adds" or "scales". With None a part shares its module with no
     other.
+
+    ``frozen`` names parameters that never train. The parts of an adapter may have such a parameter in common: it is
+    then one tensor in memory, and moves and is copied with the model.
     """
 
     composes_as: ClassVar[str | None] = None
+    frozen: ClassVar[tuple[str, ...]] = ()
 
     def forward(self, call, *args, **kwargs):
         """Replaces one call of the base module: ``call`` is that module, or the part below this one."""
@@ -77,35 +81,22 @@ class AdaptedModule(nn.Module):
 
 
 class PartsAdapter(Adapter):
-    """An adapter made of parts, one per module path.
+    """An adapter made of parts, one per module path."""
 
-    Args:
-        shared: frozen tensors that all parts use, by their names in a file. Each part holds them as parameters that
-            do not require gradients: so they are one tensor in memory, which moves and is copied with the model.
-    """
-
-    def __init__(
-        self,
-        method: Method,
-        model: nn.Module,
-        name: str,
-        parts: Mapping[str, Part],
-        shared: Mapping[str, nn.Parameter] | None = None,
-    ):
+    def __init__(self, method: Method, model: nn.Module, name: str, parts: Mapping[str, Part]):
         super().__init__(method, model, name)
-        self.parts, self.shared = parts, shared or {}
+        self.parts: Mapping[str, Part] = parts
         self._originals: dict[nn.Parameter, Tensor] = {}
         for path, part in parts.items():
             tensors = itertools.chain(plain_module(model, path).parameters(), model.parameters())  # a dropout has none
             part.to(next(tensors).device).train(model.training)
 
     def trained_tensors(self) -> dict[str, nn.Parameter]:
-        shared = {id(tensor) for tensor in self.shared.values()}
         return {
             f"base_model.model.{path}.{key}": parameter
             for path, part in self.parts.items()
             for key, parameter in part.named_parameters()
-            if id(parameter) not in shared
+            if key not in part.frozen
         }
 
     def training_state(self) -> dict[str, Tensor]:

@@ -11,33 +11,14 @@ from __future__ import annotations
 import itertools
 import statistics
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from pefteach.methods import (
-    IA3,
-    AdaLoRA,
-    BitFit,
-    DoRA,
-    FullFineTuning,
-    HoulsbyAdapters,
-    LastLayers,
-    LlamaAdapter,
-    LoRA,
-    Method,
-    MultitaskPrompt,
-    Norms,
-    ParallelAdapters,
-    PfeifferAdapters,
-    PrefixTuning,
-    PromptTuning,
-    PTuning,
-    attach,
-)
+from pefteach.methods import TECHNIQUES, FullFineTuning, Method, attach
 from pefteach.workshop.bench.measure import Row, need, row, seconds
 
 BATCH, LENGTH, VOCABULARY = 8, 64, 2048
@@ -50,30 +31,15 @@ class Contest:
     """A method, the library that has it too, what its batch holds besides, and the most it may cost of the floor."""
 
     method: Method
-    reference: str | None = None
-    inputs: dict[str, Tensor] = field(default_factory=dict)
-    floor_bar: float | None = None
+    reference: str | None
+    inputs: Mapping[str, Tensor]
+    floor_bar: float | None
 
 
 CONTESTS: dict[str, Contest] = {
-    "LoRA q, v": Contest(LoRA(rank=8, alpha=16), "peft", floor_bar=AGAINST_FLOOR),
-    "LoRA all linear": Contest(LoRA(8, 16, "all-linear"), "peft", floor_bar=AGAINST_FLOOR),
-    "DoRA": Contest(DoRA(8, 16), "peft"),
-    "AdaLoRA": Contest(AdaLoRA(12, 8, 16), "peft"),
-    "IA3": Contest(IA3(), "peft"),
-    "prompt tuning": Contest(PromptTuning(20), "peft"),
-    "P-tuning": Contest(PTuning(20), "peft"),
-    "multitask prompt": Contest(MultitaskPrompt(20, tasks=4), "peft", {"task_ids": torch.arange(BATCH) % 4}),
-    "prefix tuning": Contest(PrefixTuning(20), "peft"),
-    "prefix tuning, MLP": Contest(PrefixTuning(20, mlp_size=512), "peft"),
-    "LLaMA-Adapter": Contest(LlamaAdapter(10, layers=4), "peft"),
-    "Houlsby": Contest(HoulsbyAdapters(32), "adapters"),
-    "Pfeiffer": Contest(PfeifferAdapters(32), "adapters"),
-    "parallel adapters": Contest(ParallelAdapters(32), "adapters"),
-    "last 2 blocks": Contest(LastLayers(2), floor_bar=AGAINST_FLOOR),
-    "norms": Contest(Norms(), floor_bar=AGAINST_FLOOR),
-    "BitFit": Contest(BitFit(), floor_bar=AGAINST_FLOOR),
-    "full fine-tuning": Contest(FullFineTuning(), floor_bar=AGAINST_FLOOR),
+    name: Contest(method, technique.equals, technique.inputs(BATCH), AGAINST_FLOOR if technique.near_floor else None)
+    for technique in TECHNIQUES.values()
+    for name, method in technique.timed.items()
 }
 
 

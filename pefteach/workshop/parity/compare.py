@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from pefteach.methods import Adapter, attach
 from pefteach.model.modules import plain_state
-from pefteach.workshop.parity.cases import Case
+from pefteach.workshop.parity.cases import ParityCase
 from pefteach.workshop.parity.families import make, make_batch
 from pefteach.workshop.parity.reference import REFERENCES, Reference
 
@@ -49,7 +49,7 @@ def quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def compare(case: Case, family: str) -> Differences:
+def compare(case: ParityCase, family: str) -> Differences:
     """Measure our implementation against the reference's.
 
     Raises:
@@ -90,7 +90,7 @@ def _merged(ours: nn.Module, adapter: Adapter, reference: Reference) -> float:
     return max((mine[key] - yours[key]).abs().max().item() for key in mine)
 
 
-def pair(case: Case, family: str) -> tuple[nn.Module, Adapter, Reference]:
+def pair(case: ParityCase, family: str) -> tuple[nn.Module, Adapter, Reference]:
     """Our adapter and the reference's on two copies of a model, filled with the same random numbers."""
     assert case.reference is not None
     base = make(family)

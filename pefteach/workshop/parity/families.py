@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from pefteach.model.decoder import Config, Decoder
 
 VOCABULARY = 96
+ROWS = 3  # of a batch
 SIZES: dict[str, Any] = {
     "vocab_size": VOCABULARY, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
     "num_attention_heads": 4,
@@ -57,7 +58,6 @@ def _t5() -> nn.Module:
 FAMILIES: dict[str, Callable[[], nn.Module]] = {
     "ours": _ours, "llama": _llama, "qwen2": _qwen2, "gpt2": _gpt2, "bert": _bert, "t5": _t5,
 }  # fmt: skip
-DECODERS = ("ours", "llama", "qwen2", "gpt2")  # those that generate
 
 
 def make(family: str, seed: int = 0) -> nn.Module:
@@ -70,7 +70,7 @@ def make(family: str, seed: int = 0) -> nn.Module:
     return model.eval()
 
 
-def make_batch(family: str, rows: int = 3, length: int = 9, seed: int = 1) -> dict[str, Tensor]:
+def make_batch(family: str, rows: int = ROWS, length: int = 9, seed: int = 1) -> dict[str, Tensor]:
     """Token ids (B, T); the second row is padded on the right with three ids that are not to be read."""
     ids = torch.randint(3, VOCABULARY, (rows, length), generator=torch.Generator().manual_seed(seed))
     mask = torch.ones_like(ids)

@@ -17,10 +17,11 @@ from pefteach.methods import (
     attached,
 )
 from pefteach.methods.core.mixed_batch import RowByRow, mixed_batch
+from pefteach.methods.core.technique import DECODERS
 from pefteach.model.decoder import generate
 from pefteach.workshop.parity.cases import KEYS_VALUES_FFN, TARGETS
 from pefteach.workshop.parity.compare import shake
-from pefteach.workshop.parity.families import DECODERS, make, make_batch
+from pefteach.workshop.parity.families import make, make_batch
 
 ROWS = ("adalora", None, "dora", "lora", "ia3", "lora", "dora")  # None between them, some twice, not in order
 
