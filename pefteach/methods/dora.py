@@ -82,5 +82,4 @@ class DoRA(LoRA):
         return DoRAPart(layer, self)
 
     # What peft's files call these settings.
-
     use_dora: ClassVar[bool] = True

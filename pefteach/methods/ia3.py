@@ -96,7 +96,6 @@ class IA3(Method):
         )
 
     # What peft's files call these settings.
-
     peft_type: ClassVar[str] = "IA3"
 
     def to_peft(self) -> dict:

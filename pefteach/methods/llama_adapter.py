@@ -128,7 +128,6 @@ class LlamaAdapter(Method):
         return PartsAdapter(self, model, name, parts)
 
     # What peft's files call these settings.
-
     peft_type: ClassVar[str] = "ADAPTION_PROMPT"
 
     def to_peft(self) -> dict:

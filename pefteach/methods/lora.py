@@ -83,9 +83,11 @@ class LoRA(Method):
         return LoRAPart(layer, self)
 
     # What peft's files call these settings.
-
     peft_type: ClassVar[str] = "LORA"
     use_dora: ClassVar[bool] = False  # peft's files have DoRA as a kind of LoRA
+    refused: ClassVar[tuple[str, ...]] = (
+        "rank_pattern", "alpha_pattern", "lora_bias", "modules_to_save", "layers_to_transform",
+    )  # fmt: skip
 
     def to_peft(self) -> dict:
         return {
@@ -104,9 +106,7 @@ class LoRA(Method):
 
     @classmethod
     def from_peft(cls, config: dict) -> LoRA:
-        cls.refuse_settings(
-            config, "rank_pattern", "alpha_pattern", "lora_bias", "modules_to_save", "layers_to_transform"
-        )
+        cls.refuse_settings(config)
         return cls(
             rank=config["r"],
             alpha=config["lora_alpha"],

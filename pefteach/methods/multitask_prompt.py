@@ -82,7 +82,6 @@ class MultitaskPrompt(PromptTuning):
         return MultitaskAdapter(self, model, name, {"": MultitaskPart(model, self, self.start(self.vocabulary(model)))})
 
     # What peft's files call these settings.
-
     peft_type: ClassVar[str] = "MULTITASK_PROMPT_TUNING"
 
     def to_peft(self) -> dict:

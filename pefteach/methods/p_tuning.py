@@ -85,7 +85,6 @@ class PTuning(SoftPrompt):
         return PTuningAdapter(self, model, name, {"": PTuningPart(model, self, D)})
 
     # What peft's files call these settings.
-
     peft_type: ClassVar[str] = "P_TUNING"
 
     def to_peft(self) -> dict:

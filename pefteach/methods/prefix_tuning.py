@@ -120,7 +120,6 @@ class PrefixTuning(Method):
         return PrefixAdapter(self, model, name, {path: PrefixPart(plain_module(model, path), self)})
 
     # What peft's files call these settings.
-
     peft_type: ClassVar[str] = "PREFIX_TUNING"
 
     def to_peft(self) -> dict:

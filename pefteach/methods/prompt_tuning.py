@@ -68,7 +68,6 @@ class PromptTuning(SoftPrompt):
         return vocabulary[[ids[i % len(ids)] for i in range(self.num_virtual_tokens)]]
 
     # What peft's files call these settings.
-
     peft_type: ClassVar[str] = "PROMPT_TUNING"
 
     def to_peft(self) -> dict:

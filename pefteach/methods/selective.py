@@ -124,9 +124,6 @@ class BitFit(Selective):
         new = sum(linear_shape(layer)[1] for layer in self.bare_layers(model).values())
         return new + super().trained_parameters(model)
 
-    def to_peft(self) -> dict:
-        return super().to_peft() | {"add_to": list(self.add_to)}
-
 
 class _BiasAdapter(TensorAdapter):
     """Biases that the base did not have exist only while the adapter is attached."""

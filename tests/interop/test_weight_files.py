@@ -8,11 +8,12 @@ import torch
 from safetensors.torch import load_file
 
 from pefteach.interop import load_adapter, save_adapter
-from pefteach.workshop.parity.cases import CASES
-from pefteach.workshop.parity.compare import STEPS, difference, pair, train
+from pefteach.methods import Method
+from pefteach.workshop.parity.cases import CASES, ParityCase
+from pefteach.workshop.parity.compare import STEPS, difference, pair, quiet, train
 from pefteach.workshop.parity.families import make, make_batch
 
-NAMES = ("LoRA", "rsLoRA", "DoRA", "IA3", "AdaLoRA")
+NAMES = [name for name, case in CASES.items() if case.reference == "peft" and case.methods["llama"].can_merge]
 
 
 @pytest.mark.parametrize("name, family", [(name, family) for name in NAMES for family in CASES[name].compared_on])
@@ -27,11 +28,16 @@ def test_pruned_files_travel_both_ways(family):
     there_and_back("AdaLoRA", family, steps=STEPS)
 
 
+@quiet()
 @torch.no_grad()
-def there_and_back(name: str, family: str = "llama", steps: int = 0) -> None:
-    """Fill our adapter and peft's alike, train both if need be, and let each open the other's files."""
+def there_and_back(name: str, family: str = "llama", steps: int = 0, method: Method | None = None) -> None:
+    """Fill our adapter and peft's alike, train both if need be, and let each open the other's files.
+
+    Args:
+        method: other settings than the case's.
+    """
     batch = make_batch(family)
-    ours, adapter, reference = pair(CASES[name], family)
+    ours, adapter, reference = pair(CASES[name] if method is None else ParityCase({family: method}), family)
     if steps:
         with torch.enable_grad():
             after = lambda step: adapter.after_step(step, steps)

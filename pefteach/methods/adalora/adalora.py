@@ -129,7 +129,6 @@ class AdaLoRA(Method):
         return AdaLoRAAdapter(self, model, name, parts)
 
     # What peft's files call these settings.
-
     peft_type: ClassVar[str] = "ADALORA"
 
     def to_peft(self, steps: int = 1000) -> dict:

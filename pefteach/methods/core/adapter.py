@@ -24,12 +24,14 @@ from pefteach.model.modules import ADAPTERS
 class Method:
     """The description of a technique: a dataclass of its settings. Subclasses say how to build the adapter."""
 
-    peft_type: ClassVar[str | None] = None  # peft's name for it, None where peft does not have it
-
     formula: ClassVar[str] = ""  # how many parameters it trains, in the paper's symbols
     starts_as_base: ClassVar[bool] = True  # whether a fresh adapter leaves the model's output as it was
     can_merge: ClassVar[bool] = False  # whether it can be written into the base's weights
     allows_weight_decay: ClassVar[bool] = True  # whether weight decay may pull its matrices towards zero
+
+    peft_type: ClassVar[str | None] = None  # peft's name for the method, None where peft does not have it
+    peft_names: ClassVar[dict[str, str]] = {}  # our settings: peft's
+    refused: ClassVar[tuple[str, ...]] = ()  # peft's settings for it that are not implemented here
 
     def trained_parameters(self, model: nn.Module) -> int:
         """The value of ``formula`` on this model, from its shapes alone."""
@@ -40,12 +42,18 @@ class Method:
         return 0
 
     def build(self, model: nn.Module, name: str) -> Adapter:
-        """Make the adapter without touching the model, or raise a ValueError that says why it cannot apply."""
+        """Make the adapter without touching the model.
+
+        Raises:
+            ValueError: the method cannot apply to this model, or not with these settings.
+        """
         raise NotImplementedError
 
     def to_peft(self) -> dict:
         """Its settings as ``adapter_config.json`` has them; a method that peft lacks says which it is."""
-        return {"peft_type": None, "method": type(self).__name__, **asdict(self)}  # type: ignore[call-overload]
+        settings = {self.peft_names.get(name, name): value for name, value in asdict(self).items()}  # type: ignore
+        which = {"peft_type": self.peft_type} if self.peft_type else {"peft_type": None, "method": type(self).__name__}
+        return which | {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}
 
     @classmethod
     def reads(cls, config: dict) -> bool:
@@ -54,13 +62,21 @@ class Method:
 
     @classmethod
     def from_peft(cls, config: dict) -> Method:
-        """The method that an ``adapter_config.json`` describes."""
-        return cls(**{field.name: config[field.name] for field in fields(cls)})  # type: ignore[arg-type]
+        """The method that an ``adapter_config.json`` describes.
+
+        Raises:
+            ValueError: the file uses a setting that is not implemented here, or leaves one out.
+        """
+        cls.refuse_settings(config)
+        names = {field.name: cls.peft_names.get(field.name, field.name) for field in fields(cls)}  # type: ignore
+        if missing := [name for name in names.values() if name not in config]:
+            raise ValueError(f"this file's {cls.__name__} does not say its {', '.join(missing)}")
+        return cls(**{ours: config[theirs] for ours, theirs in names.items()})
 
     @classmethod
-    def refuse_settings(cls, config: dict, *names: str) -> None:
-        """Refuse, with a ValueError, a file that makes use of one of these settings, which we do not have."""
-        for name in names:
+    def refuse_settings(cls, config: dict) -> None:
+        """Raise a ValueError if the file makes use of a setting that is not implemented here."""
+        for name in cls.refused:
             if config.get(name):
                 raise ValueError(
                     f"this file's {cls.__name__} has {name} = {config[name]!r}, which is not implemented here"

@@ -147,7 +147,6 @@ class Bottleneck(Method):
         return PartsAdapter(self, model, name, parts)
 
     # What peft's files call these settings.
-
     @classmethod
     def from_peft(cls, config: dict) -> Method:
         return super().from_peft(config | {"sites": config["sites"] and Sites(**config["sites"])})
