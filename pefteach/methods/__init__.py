@@ -24,6 +24,7 @@ from pefteach.methods.pfeiffer import PfeifferAdapters
 from pefteach.methods.prefix_tuning import PrefixTuning
 from pefteach.methods.prompt_tuning import PromptTuning
 from pefteach.methods.selective import BitFit, FullFineTuning, LastLayers, Norms
+from pefteach.methods.vera import VeRA
 
 TECHNIQUES: dict[str, Technique] = {
     "full fine-tuning": Technique(FullFineTuning(), timed={"full fine-tuning": FullFineTuning()}, near_floor=True),
@@ -50,6 +51,7 @@ TECHNIQUES: dict[str, Technique] = {
     ),
     "rsLoRA": Technique(LoRA(3, 7.0, rslora=True), "peft"),
     "DoRA": Technique(DoRA(3, 7.0), "peft", timed={"DoRA": DoRA(8, 16)}),
+    "VeRA": Technique(VeRA(5, save_projection=False), "peft", timed={"VeRA": VeRA()}),
     "AdaLoRA": Technique(AdaLoRA(5, 2, 7.0, interval=2), "peft", timed={"AdaLoRA": AdaLoRA(12, 8, 16)}),
     "prompt tuning": Technique(PromptTuning(5), "peft", ONE_STACK, timed={"prompt tuning": PromptTuning(20)}),
     "P-tuning": Technique(PTuning(5, encoder_hidden_size=24), "peft", ONE_STACK, timed={"P-tuning": PTuning(20)}),
