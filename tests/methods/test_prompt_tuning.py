@@ -181,7 +181,7 @@ def test_starts_from_a_text(kind):
     "settings, message",
     [
         ({"num_virtual_tokens": 0}, "num_virtual_tokens must be at least 1 and below the model's 64 positions, not 0"),
-        ({"tokens": 64}, "below the model's 64 positions, not 64"),
+        ({"num_virtual_tokens": 64}, "below the model's 64 positions, not 64"),
         ({"init": "zeros"}, "init must be 'random', 'vocabulary' or 'text', not 'zeros'"),
         ({"init": "text", "text": "a story"}, "a text needs its tokenizer: pass tokenizer="),
         ({"init": "text"}, "text must be at least one token, with ids from 0 to 95, not"),
