@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from contract.checks import CHECKS
 from mutants.mutant import Mutant
-from pefteach.workshop.bench.measure import machine
+from pefteach.workshop.machine import machine
 from pefteach.workshop.parity.cases import CASES
 from pefteach.workshop.parity.compare import compare, quiet
 

@@ -1,4 +1,4 @@
-"""Benchmarks: each file has one, ``measure()``, which returns rows; this prints them."""
+"""Benchmarks: the ``run()`` of each file measures and returns rows; ``print_bench`` prints them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import rich
 from rich.markup import escape
 from rich.table import Table
 
-from pefteach.workshop.bench.measure import COLUMNS, Row, cells, machine, where
+from pefteach.workshop.machine import machine, where
+from pefteach.workshop.rows import COLUMNS, Row, cells
 
-NAMES = tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name != "measure"))
+NAMES = tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name != "timing"))
 
 
 def print_bench(name: str, json: bool, write: bool = False) -> None:
@@ -27,8 +28,8 @@ def print_bench(name: str, json: bool, write: bool = False) -> None:
         raise ValueError(f"no benchmark is called {name!r}: choose one of {', '.join(NAMES)}")
     if write and name != "gpu":
         raise ValueError(f"`pefteach bench {name}` writes no file: only `pefteach bench gpu --write` does")
-    measure = import_module(f"pefteach.workshop.bench.{name}").measure
-    rows = measure(write=True) if write else measure()
+    run = import_module(f"pefteach.workshop.bench.{name}").run
+    rows = run(write=True) if write else run()
     if json:
         rich.print_json(data={"benchmark": name, "machine": machine(), "rows": rows})
     else:

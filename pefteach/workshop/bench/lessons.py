@@ -11,12 +11,13 @@ from pefteach.methods import LoRA, attach
 from pefteach.model.base import load_base
 from pefteach.paths import COURSE
 from pefteach.training import fit
-from pefteach.workshop.bench.measure import Row, need, row
+from pefteach.workshop.machine import need
+from pefteach.workshop.rows import Row, row
 
 LESSON, CELL, TRAINING = 60.0, 20.0, 15.0  # seconds
 
 
-def measure() -> list[Row]:
+def run() -> list[Row]:
     """Seconds per lesson and of its slowest cell, and of 100 LoRA steps on the base.
 
     Raises:
@@ -28,7 +29,7 @@ def measure() -> list[Row]:
         raise FileNotFoundError(f"no lessons in {COURSE}: clone the whole repository, or run `pefteach build`")
     rows = [row("100 LoRA steps on the base, batch 16 x 64", "s", hundred_steps(), TRAINING)]
     for file in files:
-        whole, cells = run(file)
+        whole, cells = run_notebook(file)
         slowest = max(cells)
         rows.append(row(file.stem, "s", whole, LESSON))
         rows.append(row(f"{file.stem}, code cell {1 + cells.index(slowest)}, its slowest", "s", slowest, CELL))
@@ -46,7 +47,7 @@ def hundred_steps() -> float:
     return time.perf_counter() - began
 
 
-def run(file: Path) -> tuple[float, list[float]]:
+def run_notebook(file: Path) -> tuple[float, list[float]]:
     """Run a notebook as it is, and write nothing back.
 
     Returns:

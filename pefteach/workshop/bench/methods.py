@@ -19,7 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from pefteach.methods import TECHNIQUES, FullFineTuning, Method, attach
-from pefteach.workshop.bench.measure import Row, need, row, seconds
+from pefteach.workshop.bench.timing import time_variants
+from pefteach.workshop.machine import need
+from pefteach.workshop.rows import Row, row
 
 BATCH, LENGTH, VOCABULARY = 8, 64, 2048
 AGAINST_REFERENCE, AGAINST_FLOOR = 1.00, 1.20
@@ -27,56 +29,56 @@ STEPS = 1000  # that AdaLoRA's budget is planned for
 
 
 @dataclass(frozen=True)
-class Contest:
+class Comparison:
     """A method, the library that has it too, what its batch holds besides, and the most it may cost of the floor."""
 
     method: Method
     reference: str | None
     inputs: Mapping[str, Tensor]
-    floor_bar: float | None
+    floor_limit: float | None
 
 
-CONTESTS: dict[str, Contest] = {
-    name: Contest(method, technique.equals, technique.inputs(BATCH), AGAINST_FLOOR if technique.near_floor else None)
+COMPARISONS: dict[str, Comparison] = {
+    name: Comparison(method, technique.equals, technique.inputs(BATCH), AGAINST_FLOOR if technique.near_floor else None)
     for technique in TECHNIQUES.values()
     for name, method in technique.timed.items()
 }
 
 
-def measure(rounds: int = 10, builds: int = 6, width: int = 512) -> list[Row]:
-    """Milliseconds per step, all arms taking turns step by step.
+def run(rounds: int = 10, builds: int = 6, width: int = 512) -> list[Row]:
+    """Milliseconds per step, all variants taking turns step by step.
 
     All models are built ``builds`` times: where in memory its tensors came to lie makes a model a few percent faster
     or slower for as long as it lives.
     """
     times: dict[str, list[float]] = defaultdict(list)
     for _ in range(builds):
-        for name, taken in seconds(make_arms(width), rounds).items():
+        for name, taken in time_variants(make_variants(width), rounds).items():
             times[name] += taken
     ms = {name: 1000 * statistics.median(taken) for name, taken in times.items()}
 
     rows = [
-        row(f"{name} against {contest.reference}", "ms", ms[name], AGAINST_REFERENCE, ms[f"reference {name}"])
-        for name, contest in CONTESTS.items()
-        if contest.reference
+        row(f"{name} against {comparison.reference}", "ms", ms[name], AGAINST_REFERENCE, ms[f"reference {name}"])
+        for name, comparison in COMPARISONS.items()
+        if comparison.reference
     ]
-    for name, contest in CONTESTS.items():
-        passes = 3 if isinstance(contest.method, FullFineTuning) else 2
+    for name, comparison in COMPARISONS.items():
+        passes = 3 if isinstance(comparison.method, FullFineTuning) else 2
         floor = passes * ms["forward"]
-        rows.append(row(f"{name} against {passes} forward passes", "ms", ms[name], contest.floor_bar, floor))
+        rows.append(row(f"{name} against {passes} forward passes", "ms", ms[name], comparison.floor_limit, floor))
     return rows
 
 
-def make_arms(width: int) -> dict[str, Callable[[], object]]:
-    """A forward pass of the frozen model, and a training step of every contestant."""
+def make_variants(width: int) -> dict[str, Callable[[], object]]:
+    """A forward pass of the frozen model, and a training step of every method."""
     base, ids = llama(width), torch.randint(VOCABULARY, (BATCH, LENGTH))
-    arms: dict[str, Callable[[], object]] = {"forward": lambda: _forward(base, ids)}
-    for name, contest in CONTESTS.items():
-        ours, theirs = contestants(base, contest, ids)
-        arms[name] = ours
+    variants: dict[str, Callable[[], object]] = {"forward": lambda: _forward(base, ids)}
+    for name, comparison in COMPARISONS.items():
+        ours, theirs = training_steps(base, comparison, ids)
+        variants[name] = ours
         if theirs:
-            arms[f"reference {name}"] = theirs
-    return arms
+            variants[f"reference {name}"] = theirs
+    return variants
 
 
 def llama(width: int) -> nn.Module:
@@ -91,18 +93,18 @@ def llama(width: int) -> nn.Module:
     return transformers.LlamaForCausalLM(config).train()
 
 
-def contestants(base: nn.Module, contest: Contest, ids: Tensor) -> tuple[Callable, Callable | None]:
+def training_steps(base: nn.Module, comparison: Comparison, ids: Tensor) -> tuple[Callable, Callable | None]:
     """A training step of ours and one of the reference's, from the same start values."""
     model = deepcopy(base)
-    adapter = attach(model, contest.method)
-    inputs = {"input_ids": ids, "labels": ids} | {key: value[: len(ids)] for key, value in contest.inputs.items()}
+    adapter = attach(model, comparison.method)
+    inputs = {"input_ids": ids, "labels": ids} | {key: value[: len(ids)] for key, value in comparison.inputs.items()}
     ours = training_step(model, inputs, adapter.penalty, adapter.after_step)
-    if contest.reference is None:
+    if comparison.reference is None:
         return ours, None
-    need(contest.reference)
+    need(comparison.reference)
     from pefteach.workshop.parity.reference import REFERENCES
 
-    reference = REFERENCES[contest.reference](deepcopy(base), adapter)
+    reference = REFERENCES[comparison.reference](deepcopy(base), adapter)
     reference.take_over(adapter)
     return ours, training_step(reference.model.train(), inputs, reference.penalty, reference.after_step)
 

@@ -19,17 +19,17 @@ from pefteach.methods import LoRA, attach, attached
 from pefteach.methods.qlora import prepare_qlora
 from pefteach.model.base import load_base
 from pefteach.quant import dequantise, quantise
-from pefteach.quant.damage import GRIDS, damaged
+from pefteach.quant.damage import GRIDS, quantised_and_back
 from pefteach.quant.load import block_linears
 from pefteach.training import evaluate, fit
-from pefteach.workshop.bench.measure import Row, row
+from pefteach.workshop.rows import Row, row
 
 ORDER = [("8 bit", "NF4"), ("NF4", "FP4"), ("NF4", "INT4"), ("FP4", "3 bit"), ("INT4", "3 bit"), ("3 bit", "2 bit")]
 RANK, ALPHA = 16, 32.0
 AS_GOOD = 1.02  # QLoRA's loss, to LoRA's on 16 bits
 
 
-def measure(samples: int = 5, count: int = 40, steps: int = 200, seeds: int = 3, rows: int = 8) -> list[Row]:
+def run(samples: int = 5, count: int = 40, steps: int = 200, seeds: int = 3, rows: int = 8) -> list[Row]:
     """Losses in nats per token.
 
     Args:
@@ -44,7 +44,7 @@ def damage(samples: int, count: int) -> list[Row]:
     base, _ = load_base()
     texts = [_told("train", count, FRESH + sample) for sample in range(samples)]
     loss = {
-        name: [evaluate(base if name == "32 bit" else damaged(base, name), text).loss for text in texts]
+        name: [evaluate(base if name == "32 bit" else quantised_and_back(base, name), text).loss for text in texts]
         for name in tqdm(["32 bit", *GRIDS], desc="damage", leave=False, disable=None)
     }
     added = {name: [a - b for a, b in zip(loss[name], loss["32 bit"])] for name in GRIDS}
@@ -77,8 +77,8 @@ def training(steps: int, seeds: int, rows: int) -> list[Row]:
             lost.append(((layer.weight - wanted[path]).norm() / (wanted[path] - before[path]).norm()).item())
     found = [row(f"loss of {_spread('LoRA on 32 bits', loss['LoRA'])}", "nats", fmean(loss["LoRA"]), None)]
     for name in list(loss)[1:]:
-        bar = None if name == "merged into 4 bits" else AS_GOOD  # what not to do
-        found.append(row(f"loss of {_spread(name, loss[name])} against LoRA's", "nats", fmean(loss[name]), bar,
+        limit = None if name == "merged into 4 bits" else AS_GOOD  # what not to do
+        found.append(row(f"loss of {_spread(name, loss[name])} against LoRA's", "nats", fmean(loss[name]), limit,
                          fmean(loss["LoRA"])))  # fmt: skip
     found.append(row("rounding error of merging into 4 bits, as a share of LoRA's change", "", fmean(lost), None))
     return found

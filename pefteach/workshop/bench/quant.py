@@ -7,20 +7,22 @@ from collections.abc import Callable
 import torch
 
 from pefteach.quant import quantise_4bit
-from pefteach.workshop.bench.measure import Row, need, row, take_turns
+from pefteach.workshop.bench.timing import median_seconds
+from pefteach.workshop.machine import need
+from pefteach.workshop.rows import Row, row
 
-BAR = 1.00
+LIMIT = 1.00
 
 
-def measure(rounds: int = 15, size: int = 4096) -> list[Row]:
-    """Milliseconds per matrix and direction, all arms taking turns."""
-    arms = make_arms(torch.randn(size, size, generator=torch.Generator().manual_seed(0)))
-    ms = {name: 1000 * seconds for name, seconds in take_turns(arms, rounds).items()}
+def run(rounds: int = 15, size: int = 4096) -> list[Row]:
+    """Milliseconds per matrix and direction, all variants taking turns."""
+    variants = make_variants(torch.randn(size, size, generator=torch.Generator().manual_seed(0)))
+    ms = {name: 1000 * seconds for name, seconds in median_seconds(variants, rounds).items()}
     what = f"NF4 of {size} x {size} in float32 against bitsandbytes"
-    return [row(f"{way} {what}", "ms", ms[way], BAR, ms[f"bitsandbytes {way}"]) for way in ("quantise", "dequantise")]
+    return [row(f"{way} {what}", "ms", ms[way], LIMIT, ms[f"bitsandbytes {way}"]) for way in ("quantise", "dequantise")]
 
 
-def make_arms(weight: torch.Tensor) -> dict[str, Callable[[], object]]:
+def make_variants(weight: torch.Tensor) -> dict[str, Callable[[], object]]:
     """Both directions of both packages, each from the same tensor to a new one."""
     theirs = need("bitsandbytes").functional
     ours, (packed, state) = quantise_4bit(weight), theirs.quantize_4bit(weight, quant_type="nf4")

@@ -15,19 +15,19 @@ import ipywidgets
 
 from pefteach.lessons.catalogue import LESSONS
 from pefteach.lessons.kit.panel import Panel
-from pefteach.workshop.bench.measure import Row, row
+from pefteach.workshop.rows import Row, row
 
-BAR = 100.0  # ms: up to there an answer feels immediate
+LIMIT = 100.0  # ms: up to there an answer feels immediate
 MOST = 20  # positions tried per slider
 
 
-def measure() -> list[Row]:
+def run() -> list[Row]:
     """Median and 90th percentile of the milliseconds per move, for every explorer."""
     rows = []
     for name, panel in examples().items():
         taken = moves(panel)
-        rows.append(row(f"{name}, median of {len(taken)} moves", "ms", statistics.median(taken), BAR))
-        rows.append(row(f"{name}, 90th percentile", "ms", statistics.quantiles(taken, n=10)[-1], BAR))
+        rows.append(row(f"{name}, median of {len(taken)} moves", "ms", statistics.median(taken), LIMIT))
+        rows.append(row(f"{name}, 90th percentile", "ms", statistics.quantiles(taken, n=10)[-1], LIMIT))
     return rows
 
 

@@ -9,7 +9,7 @@ from rich.table import Table
 from tqdm import tqdm
 
 from pefteach.paths import ROOT
-from pefteach.workshop.bench.measure import machine, need, where
+from pefteach.workshop.machine import machine, need, where
 from pefteach.workshop.parity.cases import CASES
 from pefteach.workshop.parity.compare import Differences, compare, quiet
 

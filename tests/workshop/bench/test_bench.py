@@ -1,4 +1,4 @@
-"""The benchmarks measure what they say: fair turns, medians, the same work in both arms, every move a real one."""
+"""The benchmarks measure what they say: fair turns, medians, the same work in both variants, every move a real one."""
 
 import gc
 import json
@@ -15,32 +15,34 @@ import torch
 from pefteach.lessons.kit.panel import Panel
 from pefteach.methods import METHODS
 from pefteach.workshop import bench
-from pefteach.workshop.bench import lessons, measure, methods, print_bench, qlora, start, widgets
+from pefteach.workshop.bench import lessons, methods, print_bench, qlora, start, timing, widgets
+from pefteach.workshop.machine import need
+from pefteach.workshop.rows import row
 
 # --- rows -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("ours", "peer", "bar", "ratio", "holds"),
+    ("ours", "peer", "limit", "ratio", "holds"),
     [
-        (12.0, 10.0, 1.2, 1.2, True),  # the bar itself still holds
+        (12.0, 10.0, 1.2, 1.2, True),  # the limit itself still holds
         (12.1, 10.0, 1.2, 1.21, False),
         (0.5, 0.25, 1.0, 2.0, False),  # the ratio counts, not the figure
         (99.0, None, 100.0, None, True),
         (101.0, None, 100.0, None, False),
-        (7.0, 1.0, None, 7.0, True),  # without a bar there is nothing to miss
+        (7.0, 1.0, None, 7.0, True),  # without a limit there is nothing to miss
     ],
 )
-def test_a_bar_is_for_the_ratio_or_else_for_the_figure(ours, peer, bar, ratio, holds):
-    made = measure.row("a", "ms", ours, bar, peer)
+def test_a_limit_is_for_the_ratio_or_else_for_the_figure(ours, peer, limit, ratio, holds):
+    made = row("a", "ms", ours, limit, peer)
     assert made["ratio"] == (None if ratio is None else pytest.approx(ratio))
     assert made["holds"] is holds
 
 
 @pytest.fixture
 def fake_rows(monkeypatch):
-    rows = [measure.row("[fast]", "ms", 1.0, 1.0, 2.0), measure.row("slow", "s", 30.0, 20.0)]
-    monkeypatch.setattr(start, "measure", lambda: rows)
+    rows = [row("[fast]", "ms", 1.0, 1.0, 2.0), row("slow", "s", 30.0, 20.0)]
+    monkeypatch.setattr(start, "run", lambda: rows)
     return rows
 
 
@@ -67,14 +69,13 @@ def test_an_unknown_benchmark_is_told_the_names():
 
 def test_a_missing_package_is_one_sentence():
     with pytest.raises(ValueError, match=r"cannot import no_such_package .*pip install"):
-        measure.need("no_such_package")
+        need("no_such_package")
 
 
-def test_every_benchmark_has_a_measure():
+def test_every_benchmark_has_a_run():
     assert set(bench.NAMES) >= {"gpu", "lessons", "methods", "qlora", "quant", "start", "widgets"}
     assert all(
-        callable(getattr(bench.import_module(f"pefteach.workshop.bench.{name}"), "measure", None))
-        for name in bench.NAMES
+        callable(getattr(bench.import_module(f"pefteach.workshop.bench.{name}"), "run", None)) for name in bench.NAMES
     )
 
 
@@ -83,23 +84,23 @@ def test_every_benchmark_has_a_measure():
 
 @pytest.fixture
 def clock(monkeypatch):
-    """A clock that only moves when an arm says how long it took."""
+    """A clock that only moves when a variant says how long it took."""
     now = SimpleNamespace(seconds=0.0)
-    monkeypatch.setattr(measure, "time", SimpleNamespace(perf_counter=lambda: now.seconds))
+    monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter=lambda: now.seconds))
     return now
 
 
-def test_arms_take_turns_and_the_median_counts(clock):
+def test_variants_take_turns_and_the_median_counts(clock):
     order, takes = [], {"a": iter([50, 1, 1, 100, 2]), "b": iter([50, 4, 3, 3, 200])}
 
-    def arm(name):
+    def variant(name):
         def run():
             order.append(name)
             clock.seconds += next(takes[name])
 
         return run
 
-    medians = measure.take_turns({name: arm(name) for name in takes}, rounds=4, warmup=1)
+    medians = timing.median_seconds({name: variant(name) for name in takes}, rounds=4, warmup=1)
     # a: 1, 1, 100, 2 and b: 4, 3, 3, 200. The warm-up's 50 is not among them; a mean would be 26 and 52.5.
     assert medians == {"a": 1.5, "b": 3.5}
     rounds = [order[i : i + 2] for i in range(0, len(order), 2)]
@@ -109,22 +110,22 @@ def test_arms_take_turns_and_the_median_counts(clock):
 
 def test_the_collector_rests_while_it_counts_and_comes_back():
     seen = []
-    measure.take_turns({"a": lambda: seen.append(gc.isenabled())}, rounds=1, warmup=0)
+    timing.median_seconds({"a": lambda: seen.append(gc.isenabled())}, rounds=1, warmup=0)
     assert seen == [False] and gc.isenabled()
     with pytest.raises(ZeroDivisionError):
-        measure.take_turns({"a": lambda: 1 / 0}, rounds=1)
+        timing.median_seconds({"a": lambda: 1 / 0}, rounds=1)
     assert gc.isenabled()
 
 
 # --- methods --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [name for name, contest in methods.CONTESTS.items() if contest.reference])
+@pytest.mark.parametrize("name", [name for name, comparison in methods.COMPARISONS.items() if comparison.reference])
 def test_both_arms_do_the_same_work(name):
-    contest = methods.CONTESTS[name]
-    pytest.importorskip(contest.reference)
+    comparison = methods.COMPARISONS[name]
+    pytest.importorskip(comparison.reference)
     torch.manual_seed(0)
-    ours, theirs = methods.contestants(methods.llama(64), contest, torch.randint(methods.VOCABULARY, (2, 16)))
+    ours, theirs = methods.training_steps(methods.llama(64), comparison, torch.randint(methods.VOCABULARY, (2, 16)))
     # Three steps: a scale, an optimiser, a penalty or a target that differs shows from the second on.
     mine = [ours() for _ in range(3)]
     assert mine == pytest.approx([theirs() for _ in range(3)], rel=1e-5)
@@ -132,10 +133,10 @@ def test_both_arms_do_the_same_work(name):
 
 
 def test_every_method_meets_its_reference_and_its_floor():
-    rows = {row["name"]: row for row in methods.measure(rounds=1, builds=2, width=64)}
-    against = [f"{name} against {c.reference}" for name, c in methods.CONTESTS.items() if c.reference]
+    rows = {row["name"]: row for row in methods.run(rounds=1, builds=2, width=64)}
+    against = [f"{name} against {c.reference}" for name, c in methods.COMPARISONS.items() if c.reference]
     floors = [name for name in rows if "forward passes" in name]
-    assert set(rows) == {*against, *floors} and len(floors) == len(methods.CONTESTS)
+    assert set(rows) == {*against, *floors} and len(floors) == len(methods.COMPARISONS)
     assert all(rows[name]["bar"] == 1.0 for name in against)
     two, three = rows["norms against 2 forward passes"], rows["full fine-tuning against 3 forward passes"]
     assert three["peer"] == pytest.approx(two["peer"] * 1.5)
@@ -144,7 +145,7 @@ def test_every_method_meets_its_reference_and_its_floor():
 
 
 def test_the_benchmark_knows_every_method():
-    assert {type(contest.method) for contest in methods.CONTESTS.values()} == set(METHODS)
+    assert {type(comparison.method) for comparison in methods.COMPARISONS.values()} == set(METHODS)
 
 
 # --- qlora ----------------------------------------------------------------------------------------------------------
@@ -240,7 +241,7 @@ def notebook(tmp_path):
 def test_a_lesson_is_timed_cell_by_cell_and_left_alone(notebook):
     file = notebook("import os; assert os.environ['TQDM_DISABLE'] == '1'", "assert open('07_lora.ipynb')", "1 + 1")
     before = file.read_bytes()
-    whole, cells = lessons.run(file)
+    whole, cells = lessons.run_notebook(file)
     assert len(cells) == 3
     assert 0 < sum(cells) < whole
     assert file.read_bytes() == before
@@ -248,14 +249,14 @@ def test_a_lesson_is_timed_cell_by_cell_and_left_alone(notebook):
 
 def test_a_lesson_that_fails_is_not_timed(notebook):
     with pytest.raises(ValueError, match="ZeroDivisionError"):
-        lessons.run(notebook("1 / 0"))
+        lessons.run_notebook(notebook("1 / 0"))
 
 
 def test_a_lesson_has_a_row_for_the_whole_and_one_for_its_slowest_cell(notebook, monkeypatch):
     monkeypatch.setattr(lessons, "COURSE", notebook("1").parent)
     monkeypatch.setattr(lessons, "hundred_steps", lambda: 15.5)
-    monkeypatch.setattr(lessons, "run", lambda file: (59.0, [1.0, 21.0, 3.0]))
-    training, whole, slowest = lessons.measure()
+    monkeypatch.setattr(lessons, "run_notebook", lambda file: (59.0, [1.0, 21.0, 3.0]))
+    training, whole, slowest = lessons.run()
     assert (training["ours"], training["holds"]) == (15.5, False)
     assert (whole["name"], whole["ours"], whole["holds"]) == ("07_lora", 59.0, True)
     assert (slowest["name"], slowest["ours"], slowest["holds"]) == ("07_lora, code cell 2, its slowest", 21.0, False)
@@ -264,20 +265,22 @@ def test_a_lesson_has_a_row_for_the_whole_and_one_for_its_slowest_cell(notebook,
 def test_no_lessons(tmp_path, monkeypatch):
     monkeypatch.setattr(lessons, "COURSE", tmp_path)
     with pytest.raises(FileNotFoundError, match="no lessons in"):
-        lessons.measure()
+        lessons.run()
 
 
 # --- start ----------------------------------------------------------------------------------------------------------
 
 
 def test_start_is_what_comes_on_top_of_torch(monkeypatch):
-    monkeypatch.setattr(start, "take_turns", lambda arms, rounds, warmup: dict(zip(arms, (2.0, 2.125, 2.25))))
-    rows = start.measure()
+    monkeypatch.setattr(
+        start, "median_seconds", lambda variants, rounds, warmup: dict(zip(variants, (2.0, 2.125, 2.25)))
+    )
+    rows = start.run()
     assert [row["ours"] for row in rows] == [0.125, 0.25]
     assert [row["holds"] for row in rows] == [True, False]
 
 
-@pytest.mark.parametrize("code", start.ARMS.values())
+@pytest.mark.parametrize("code", start.VARIANTS.values())
 def test_importing_pefteach_loads_no_other_library_that_is_slow(code):
     slow = {"transformers", "peft", "bitsandbytes", "matplotlib", "ipywidgets", "jupyterlab", "IPython"}
     done = subprocess.run(

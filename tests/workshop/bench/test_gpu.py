@@ -15,8 +15,9 @@ from pefteach.quant import quantise, quantise_4bit
 from pefteach.quant.fast import fused
 from pefteach.workshop import bench
 from pefteach.workshop.bench import gpu as gpu_bench
-from pefteach.workshop.bench import measure
 from pefteach.workshop.bench.gpu import device, kernels, planning, report, training
+from pefteach.workshop.machine import machine
+from pefteach.workshop.rows import row
 
 pytest.importorskip("bitsandbytes")
 pytest.importorskip("peft")
@@ -64,8 +65,10 @@ def ids():
 
 def test_every_arm_trains_and_is_compared(processor, monkeypatch):
     checked = []
-    monkeypatch.setattr(training, "check", lambda arms, check=training.check: checked.append((check(arms), arms)))
-    rows = training.measure(processor, "tiny", SHAPE, batch=2, length=24, rounds=1)
+    monkeypatch.setattr(
+        training, "check", lambda variants, check=training.check: checked.append((check(variants), variants))
+    )
+    rows = training.run(processor, "tiny", SHAPE, batch=2, length=24, rounds=1)
     assert [row["name"] for row in rows[:3]] == [
         f"tiny, 2 x 24 tokens, pefteach's layers, LoRA in float32: {what}" for what in ("step", "speed", "peak")
     ]
@@ -76,19 +79,19 @@ def test_every_arm_trains_and_is_compared(processor, monkeypatch):
             48 / step["peer"]
         )
         assert peak["ours"] > 0
-    ((_, arms),) = checked
-    assert all(arm.losses[-1] < arm.losses[0] for arm in arms.values())
-    assert processor.waits >= 3 * len(arms)  # once per arm before, and after each step in two rounds
+    ((_, variants),) = checked
+    assert all(variant.losses[-1] < variant.losses[0] for variant in variants.values())
+    assert processor.waits >= 3 * len(variants)  # once per variant before, and after each step in two rounds
 
 
 def test_peaks_are_of_one_arm_each(processor, ids, monkeypatch):
-    """Built first or last, an arm has the same peak."""
+    """Built first or last, a variant has the same peak."""
     two = dict(list(training.OURS.items())[1:3])
     monkeypatch.setattr(training, "OURS", two)
-    first = training.make_arms(processor, SHAPE, ids)
+    first = training.make_variants(processor, SHAPE, ids)
     monkeypatch.setattr(training, "OURS", dict(reversed(two.items())))
-    last = training.make_arms(processor, SHAPE, ids)
-    assert {key: arm.peak for key, arm in first.items()} == {key: arm.peak for key, arm in last.items()}
+    last = training.make_variants(processor, SHAPE, ids)
+    assert {key: variant.peak for key, variant in first.items()} == {key: variant.peak for key, variant in last.items()}
 
 
 @pytest.mark.parametrize(
@@ -97,14 +100,14 @@ def test_peaks_are_of_one_arm_each(processor, ids, monkeypatch):
         ({"RANK": 32}, r"[\d,]+ parameters train, not [\d,]+, so there is nothing to compare"),
         ({"ALPHA": 32}, "the first losses are"),
         ({"LR": 1e-3}, "the first losses are"),
-        ({"kind": "fp4"}, "the logits start .*% apart"),
+        ({"quant_type": "fp4"}, "the logits start .*% apart"),
         ({"seed": 1}, "the logits start .*% apart"),
         ({"frozen": True}, "parameters train, not"),
         ({"from": "another start"}, "the first losses are"),
     ],
 )
 def test_arms_that_do_other_work_are_not_timed(processor, ids, monkeypatch, wrong, message):
-    """The peer goes wrong; the first of our arms notices."""
+    """The peer goes wrong; the first of our variants notices."""
     monkeypatch.setattr(training, "OURS", dict(list(training.OURS.items())[:1]))
     right = training.theirs
 
@@ -112,8 +115,8 @@ def test_arms_that_do_other_work_are_not_timed(processor, ids, monkeypatch, wron
         with pytest.MonkeyPatch.context() as patch:
             for name in wrong.keys() & {"RANK", "ALPHA", "LR"}:
                 patch.setattr(training, name, wrong[name])
-            if "kind" in wrong:
-                patch.setattr(training, "quantise", lambda *a, **k: quantise(*a, **k, kind="fp4"))
+            if "quant_type" in wrong:
+                patch.setattr(training, "quantise", lambda *a, **k: quantise(*a, **k, quant_type="fp4"))
             if "seed" in wrong:
                 patch.setattr(torch, "manual_seed", lambda seed, set=torch.manual_seed: set(seed + 1))
             if "from" in wrong:
@@ -129,9 +132,9 @@ def test_arms_that_do_other_work_are_not_timed(processor, ids, monkeypatch, wron
         return model, step
 
     monkeypatch.setattr(training, "theirs", theirs)
-    arms = training.make_arms(processor, SHAPE, ids)
+    variants = training.make_variants(processor, SHAPE, ids)
     with pytest.raises(ValueError, match=message):
-        training.check(arms)
+        training.check(variants)
 
 
 # --- kernels --------------------------------------------------------------------------------------------------------
@@ -141,10 +144,12 @@ def test_kernels_are_timed_per_call(processor, monkeypatch):
     taken = {"dequantise": 5.0, "copy": 4.0, "product with 1 row": 2.0, "product with 16 rows": 3.0}
     taken |= {f"bitsandbytes {name}": 2 * seconds for name, seconds in taken.items() if name != "copy"}
     monkeypatch.setattr(
-        kernels, "take_turns", lambda arms, rounds: {name: (arms[name](), taken[name])[1] for name in arms}
+        kernels,
+        "median_seconds",
+        lambda variants, rounds: {name: (variants[name](), taken[name])[1] for name in variants},
     )
     monkeypatch.setattr(kernels, "CALLS", 10)
-    *rows, traffic = kernels.measure(processor, shape=(40, 128))
+    *rows, traffic = kernels.run(processor, shape=(40, 128))
     assert [row["name"] for row in rows] == [
         f"{name}, NF4 of 40 x 128 in bf16, against bitsandbytes"
         for name in ("dequantise", "product with 1 row", "product with 16 rows")
@@ -161,18 +166,18 @@ def test_kernels_are_timed_per_call(processor, monkeypatch):
 @pytest.mark.parametrize("name", ["dequantise", "product with 1 row", "product with 16 rows"])
 @pytest.mark.parametrize("wrong", ["other shape", "nothing", "FP4"])
 def test_kernels_with_other_results_are_not_timed(processor, monkeypatch, name, wrong):
-    right = kernels.make_arms
+    right = kernels.make_variants
 
-    def make_arms(matrix, rows):
-        arms = right(matrix, rows)
+    def make_variants(matrix, rows):
+        variants = right(matrix, rows)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(kernels, "quantise_4bit", lambda matrix, **_: quantise_4bit(matrix, "fp4"))
-            others = {"FP4": right(matrix, rows)[name], "other shape": lambda: arms[name]()[..., :1]}
-        return arms | {name: others.get(wrong, lambda: torch.zeros_like(arms[name]()))}
+            others = {"FP4": right(matrix, rows)[name], "other shape": lambda: variants[name]()[..., :1]}
+        return variants | {name: others.get(wrong, lambda: torch.zeros_like(variants[name]()))}
 
-    monkeypatch.setattr(kernels, "make_arms", make_arms)
+    monkeypatch.setattr(kernels, "make_variants", make_variants)
     with pytest.raises(ValueError, match=f"{name}: .* different results, so there is nothing to compare"):
-        kernels.measure(processor, rounds=1, shape=(40, 128))
+        kernels.run(processor, rounds=1, shape=(40, 128))
 
 
 # --- planning -------------------------------------------------------------------------------------------------------
@@ -180,23 +185,23 @@ def test_kernels_with_other_results_are_not_timed(processor, monkeypatch, name, 
 
 def test_the_planner_is_compared_with_the_step_itself(processor, monkeypatch):
     """A processor's memory is followed as the rehearsal follows it, so all that is left is the 4-bit arithmetic."""
-    monkeypatch.setitem(planning.CASES, "QLoRA", replace(planning.CASES["QLoRA"], optimizer="adamw"))
-    rows = planning.measure(processor, "tiny", SHAPE, batch=2, length=24)
+    monkeypatch.setitem(planning.RECIPES, "QLoRA", replace(planning.RECIPES["QLoRA"], optimizer="adamw"))
+    rows = planning.run(processor, "tiny", SHAPE, batch=2, length=24)
     assert [row["name"].split(": ")[0] for row in rows] == ["tiny, 2 x 24 tokens, LoRA", "tiny, 2 x 24 tokens, QLoRA"]
     assert rows[0]["ours"] < 0.1 and rows[1]["ours"] < 5 and all(row["bar"] == 5.0 for row in rows)
     for miss in (1.06, 0.94):  # it misses in either direction
         monkeypatch.setattr(planning, "real", lambda *_: 1000)
         monkeypatch.setattr(planning, "predict", lambda *_, miss=miss: 1000 * miss)
-        found = planning.measure(processor, "tiny", SHAPE, batch=2)[0]
+        found = planning.run(processor, "tiny", SHAPE, batch=2)[0]
         assert found["ours"] == pytest.approx(6.0) and not found["holds"]
 
 
 def test_what_is_paged_is_not_expected_in_the_gpus_memory(processor):
     """Of this shape, the trained matrices of the MLP's wide side alone have the 100,000 numbers that are paged."""
     shape = llama(hidden=1024, layers=1, inner=2048, heads=8, kv_heads=8, vocab=96)
-    there = planning.predict(processor, shape, planning.CASES["QLoRA"], 1, 24)
+    there = planning.predict(processor, shape, planning.RECIPES["QLoRA"], 1, 24)
     processor.device = torch.device("cuda")
-    assert there - planning.predict(processor, shape, planning.CASES["QLoRA"], 1, 24) == 8 * 3 * training.RANK * 2048
+    assert there - planning.predict(processor, shape, planning.RECIPES["QLoRA"], 1, 24) == 8 * 3 * training.RANK * 2048
 
 
 # --- the command ----------------------------------------------------------------------------------------------------
@@ -219,10 +224,10 @@ def parts(monkeypatch, tmp_path):
     called = []
 
     def part(name):
-        return lambda gpu, *given, **named: called.append((name, *given)) or [measure.row(name, "s", 1.0, 1.0, 2.0)]
+        return lambda gpu, *given, **named: called.append((name, *given)) or [row(name, "s", 1.0, 1.0, 2.0)]
 
     for module in (kernels, training, planning):
-        monkeypatch.setattr(module, "measure", part(module.__name__.rpartition(".")[2]))
+        monkeypatch.setattr(module, "run", part(module.__name__.rpartition(".")[2]))
     monkeypatch.setattr(gpu_bench, "Gpu", Processor)
     monkeypatch.setattr(report, "DOC", tmp_path / "gpu.md")
     return called
@@ -246,7 +251,7 @@ def test_too_little_memory_is_one_sentence(parts, monkeypatch):
     def full(*_, **__):
         raise torch.cuda.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(training, "measure", full)
+    monkeypatch.setattr(training, "run", full)
     with pytest.raises(ValueError, match="needs a GPU with 40 GB of free memory"):
         bench.print_bench("gpu", json=False, write=True)
     assert not report.DOC.exists()
@@ -266,10 +271,10 @@ def test_figures_come_with_the_gpu_and_its_driver(monkeypatch, smi, driver):
         return SimpleNamespace(stdout=smi)
 
     card = SimpleNamespace(name="Some GPU", total_memory=48 * 2**30)
-    assert "gpu" not in measure.machine() or torch.cuda.is_available()
+    assert "gpu" not in machine() or torch.cuda.is_available()
     monkeypatch.setattr(subprocess, "run", run)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: card)
-    facts = measure.machine()
+    facts = machine()
     assert facts["gpu"] == "Some GPU with 48 GiB" and facts["driver"] == driver and {"cuda", "triton"} <= facts.keys()

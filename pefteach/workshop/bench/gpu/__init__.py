@@ -11,12 +11,12 @@ import torch
 from pefteach.memory.llamas import MODELS
 from pefteach.workshop.bench.gpu import kernels, planning, report, training
 from pefteach.workshop.bench.gpu.device import Gpu
-from pefteach.workshop.bench.measure import Row
+from pefteach.workshop.rows import Row
 
-ROWS = {"TinyLlama-1.1B": 8, "Llama-2-7B": 4}  # per batch, so that all arms fit into 40 GB together
+ROWS = {"TinyLlama-1.1B": 8, "Llama-2-7B": 4}  # per batch, so that all variants fit into 40 GB together
 
 
-def measure(write: bool = False) -> list[Row]:
+def run(write: bool = False) -> list[Row]:
     """All rows.
 
     Args:
@@ -26,10 +26,10 @@ def measure(write: bool = False) -> list[Row]:
         ValueError: no CUDA device, or one with too little memory.
     """
     gpu = Gpu()
-    parts: list[Callable[[], list[Row]]] = [partial(kernels.measure, gpu)]
+    parts: list[Callable[[], list[Row]]] = [partial(kernels.run, gpu)]
     for name, batch in ROWS.items():
-        parts.append(partial(training.measure, gpu, name, MODELS[name], batch))
-        parts.append(partial(planning.measure, gpu, name, MODELS[name], batch=1))
+        parts.append(partial(training.run, gpu, name, MODELS[name], batch))
+        parts.append(partial(planning.run, gpu, name, MODELS[name], batch=1))
     rows: list[Row] = []
     for part in parts:
         try:

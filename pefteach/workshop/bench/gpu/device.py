@@ -42,7 +42,7 @@ class Gpu:
         """``times`` calls as one function.
 
         They are recorded as a CUDA graph, which the GPU plays back by itself. For a kernel of 20 µs, Python takes
-        longer to start it than the GPU to carry it out; without the graph both arms would measure Python.
+        longer to start it than the GPU to carry it out; without the graph both variants would measure Python.
         """
         call()  # compiles, fills caches
         self.wait()
@@ -53,11 +53,11 @@ class Gpu:
         return graph.replay
 
 
-def timed(gpu: Gpu, arm: Callable[[], object]) -> Callable[[], None]:
-    """The arm, over only when the GPU is done with it."""
+def timed(gpu: Gpu, variant: Callable[[], object]) -> Callable[[], None]:
+    """The variant, over only when the GPU is done with it."""
 
     def run() -> None:
-        arm()
+        variant()
         gpu.wait()
 
     return run

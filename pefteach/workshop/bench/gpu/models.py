@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from pefteach.model.decoder import Config
-from pefteach.workshop.bench.measure import need
+from pefteach.workshop.machine import need
 
 
 def random_llama(config: Config, device: torch.device) -> nn.Module:
@@ -27,7 +27,7 @@ def hugging_face(config: Config, positions: int = 2048) -> Any:
 
 
 def warm_up(device: torch.device) -> None:
-    """Let cuBLAS take its workspace, forward and backward, or the first arm would be charged for it."""
+    """Let cuBLAS take its workspace, forward and backward, or the first variant would be charged for it."""
     for dtype in (torch.float32, torch.bfloat16):
         x = torch.ones(16, 16, device=device, dtype=dtype, requires_grad=True)
         (x @ x).sum().backward()

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from datetime import date
 
 from pefteach.paths import ROOT
-from pefteach.workshop.bench.measure import COLUMNS, Row, cells, where
+from pefteach.workshop.machine import where
+from pefteach.workshop.rows import COLUMNS, Row, cells
 
 DOC = ROOT / "docs" / "gpu.md"
 
@@ -18,10 +19,10 @@ def document(rows: Sequence[Row]) -> str:
         "",
         "Written by `pefteach bench gpu --write`. It compares this package's QLoRA and its 4-bit kernels with peft and",
         "bitsandbytes on the same Llamas with random weights, and the memory planner with the memory that was taken.",
-        "Arms take turns in one process, each timed until the GPU is done with it; a figure is the median over the",
-        "rounds. Before it is timed, each arm has to train as many parameters as its peer, start from the same logits",
-        "and lower the loss as much. A ratio is ours over the peer's, a bar the most that the ratio may be, or our own",
-        "figure where there is no peer.",
+        "Variants take turns in one process, each timed until the GPU is done with it; a figure is the median over the",
+        "rounds. Before it is timed, each variant has to train as many parameters as its peer, start from the same",
+        "logits and lower the loss as much. A ratio is ours over the peer's; the limit is the most that the ratio may",
+        "be, or our own figure where there is no peer.",
         "",
     ]
     if not rows:

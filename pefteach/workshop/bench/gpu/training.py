@@ -25,22 +25,24 @@ from pefteach.quant import quantise
 from pefteach.training.optimizers import optimizer_for
 from pefteach.workshop.bench.gpu.device import Gpu, timed
 from pefteach.workshop.bench.gpu.models import random_llama, warm_up
-from pefteach.workshop.bench.measure import Row, need, row, take_turns
+from pefteach.workshop.bench.timing import median_seconds
+from pefteach.workshop.machine import need
+from pefteach.workshop.rows import Row, row
 
 RANK, ALPHA, LR, CLIP = 64, 16, 2e-4, 0.3  # the paper's
-BAR = 1.00
+LIMIT = 1.00
 PEER = "peft and bitsandbytes"
 OURS = {
     f"{backend}'s layers, LoRA in {dtype}": (backend, getattr(torch, dtype))
     for backend, dtype in itertools.product(("pefteach", "bitsandbytes"), ("float32", "bfloat16"))
 }
-# How far apart rounding to bfloat16 may take two arms. Logits from other weights are 1.4 apart, and from FP4 0.3.
+# How far apart rounding to bfloat16 may take two variants. Logits from other weights are 1.4 apart, and from FP4 0.3.
 LOGITS, PROGRESS = 0.05, 0.1
 FIRST = 3  # steps, before any is timed
 
 
 @dataclass
-class Arm:
+class Variant:
     """A training step, and what is known of it before it is timed.
 
     Attributes:
@@ -58,30 +60,30 @@ class Arm:
     peak: int
 
 
-def measure(gpu: Gpu, name: str, config: Config, batch: int, length: int = 1024, rounds: int = 5) -> list[Row]:
-    """Seconds per step, tokens per second and peak bytes, all arms taking turns step by step.
+def run(gpu: Gpu, name: str, config: Config, batch: int, length: int = 1024, rounds: int = 5) -> list[Row]:
+    """Seconds per step, tokens per second and peak bytes, all variants taking turns step by step.
 
     Raises:
-        ValueError: arms that do not do the same work.
+        ValueError: variants that do not do the same work.
     """
     ids = torch.randint(config.vocab_size, (batch, length), generator=torch.Generator().manual_seed(0)).to(gpu.device)
     torch.set_float32_matmul_precision("high")  # as `pefteach qlora` does
-    arms = make_arms(gpu, config, ids)
-    check(arms)
-    seconds = take_turns({key: timed(gpu, arm.step) for key, arm in arms.items()}, rounds, warmup=1)
+    variants = make_variants(gpu, config, ids)
+    check(variants)
+    seconds = median_seconds({key: timed(gpu, variant.step) for key, variant in variants.items()}, rounds, warmup=1)
     rows, speed = [], {key: ids.numel() / taken for key, taken in seconds.items()}
     for key in OURS:
         what = f"{name}, {batch} x {length} tokens, {key}"
         rows += [
-            row(f"{what}: step", "s", seconds[key], BAR, seconds[PEER]),
+            row(f"{what}: step", "s", seconds[key], LIMIT, seconds[PEER]),
             row(f"{what}: speed", "tokens/s", speed[key], None, speed[PEER]),
-            row(f"{what}: peak", "GiB", arms[key].peak / 2**30, BAR, arms[PEER].peak / 2**30),
+            row(f"{what}: peak", "GiB", variants[key].peak / 2**30, LIMIT, variants[PEER].peak / 2**30),
         ]
     return rows
 
 
-def make_arms(gpu: Gpu, config: Config, ids: Tensor) -> dict[str, Arm]:
-    """All arms, one after the other, from the same weights and the same LoRA."""
+def make_variants(gpu: Gpu, config: Config, ids: Tensor) -> dict[str, Variant]:
+    """All variants, one after the other, from the same weights and the same LoRA."""
     warm_up(gpu.device)
     some = attach(random_llama(config, gpu.device), LoRA(RANK, ALPHA, "all-linear"))
     start = {key: p.detach().to("cpu", copy=True) for key, p in some.trained_tensors().items()}
@@ -90,7 +92,7 @@ def make_arms(gpu: Gpu, config: Config, ids: Tensor) -> dict[str, Arm]:
         key: partial(ours, gpu.device, config, ids, start, backend, dtype) for key, (backend, dtype) in OURS.items()
     }
     builders[PEER] = partial(theirs, gpu.device, config, ids, start)
-    arms = {}
+    variants = {}
     for key, build in builders.items():
         gc.collect()
         before = gpu.held()
@@ -102,8 +104,8 @@ def make_arms(gpu: Gpu, config: Config, ids: Tensor) -> dict[str, Arm]:
         losses.append(step())
         gpu.wait()
         trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-        arms[key] = Arm(step, logits, trained, losses, gpu.highest() - before)
-    return arms
+        variants[key] = Variant(step, logits, trained, losses, gpu.highest() - before)
+    return variants
 
 
 def ours(
@@ -164,21 +166,21 @@ def training_step(
     return step
 
 
-def check(arms: Mapping[str, Arm]) -> None:
-    """Refuse to time arms that do not do the same work.
+def check(variants: Mapping[str, Variant]) -> None:
+    """Refuse to time variants that do not do the same work.
 
     Raises:
         ValueError: another number of trained parameters, other logits at the start, or another way down from there.
     """
-    peer = arms[PEER]
+    peer = variants[PEER]
     fell = peer.losses[0] - peer.losses[-1]
-    for key, arm in arms.items():
-        if arm.trained != peer.trained:
-            what = f"{arm.trained:,} parameters train, not {peer.trained:,}"
-        elif not (apart := float((arm.logits - peer.logits).norm() / peer.logits.norm())) <= LOGITS:
+    for key, variant in variants.items():
+        if variant.trained != peer.trained:
+            what = f"{variant.trained:,} parameters train, not {peer.trained:,}"
+        elif not (apart := float((variant.logits - peer.logits).norm() / peer.logits.norm())) <= LOGITS:
             what = f"the logits start {apart:.0%} apart"
-        elif not abs(arm.losses[0] - arm.losses[-1] - fell) <= PROGRESS * abs(fell):
-            what = f"the first losses are {arm.losses}, not {peer.losses}"
+        elif not abs(variant.losses[0] - variant.losses[-1] - fell) <= PROGRESS * abs(fell):
+            what = f"the first losses are {variant.losses}, not {peer.losses}"
         else:
             continue
         raise ValueError(f"{key}, against {PEER}: {what}, so there is nothing to compare")
