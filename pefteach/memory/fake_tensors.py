@@ -72,14 +72,14 @@ class _Answers(TorchDispatchMode):
         return result
 
 
-def weight_in_4bit(x: Tensor, kind: str, block_size: int, double_quantisation: bool) -> Quantised4bit:
+def weight_in_4bit(x: Tensor, quant_type: str, block_size: int, double_quantisation: bool) -> Quantised4bit:
     """A fake result of :func:`pefteach.quant.four_bit.quantise_4bit`, of the right sizes."""
     n = x.numel()
     blocks = -(-n // block_size)
     scales: Tensor | NestedAbsmax = torch.empty(blocks)
     if double_quantisation:
         scales = NestedAbsmax(_bytes(blocks), torch.empty(-(-blocks // BLOCK)), torch.empty(()))
-    return Quantised4bit(_bytes(-(-n // 2), 1), scales, kind, block_size, x.shape, x.dtype)
+    return Quantised4bit(_bytes(-(-n // 2), 1), scales, quant_type, block_size, x.shape, x.dtype)
 
 
 def _bytes(*shape: int) -> Tensor:

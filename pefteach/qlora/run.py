@@ -165,7 +165,7 @@ def open_model(settings: Settings, device: torch.device, sharded: bool = False) 
         tokenizer = AutoTokenizer.from_pretrained(settings.model)
         if backend == "bitsandbytes":
             return tokenizer, load_in_4bit(
-                settings.model, kind=settings.kind, compute_dtype=dtype, device_map={"": device}
+                settings.model, quant_type=settings.kind, compute_dtype=dtype, device_map={"": device}
             )
         model = AutoModelForCausalLM.from_pretrained(settings.model, dtype=dtype)
     except (OSError, KeyError, ValueError, SafetensorError) as error:
@@ -173,7 +173,7 @@ def open_model(settings: Settings, device: torch.device, sharded: bool = False) 
             str(error).splitlines()[0][:200] if Path(settings.model).exists() else "no such folder, and not on the hub"
         )
         raise ValueError(f"cannot open the model {settings.model}: {why}") from None
-    return tokenizer, quantise(model, backend, kind=settings.kind, device=None if sharded else device)
+    return tokenizer, quantise(model, backend, quant_type=settings.kind, device=None if sharded else device)
 
 
 def fitting(

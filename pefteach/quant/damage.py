@@ -28,7 +28,7 @@ GRIDS: dict[str, Callable[[Tensor, int], Uniform | Quantised4bit]] = {
 
 
 @torch.no_grad()
-def damaged(model: nn.Module, grid: str, block: int = BLOCK) -> nn.Module:
+def quantised_and_back(model: nn.Module, grid: str, block: int = BLOCK) -> nn.Module:
     """A copy of the model whose linear layers in the blocks have been to a grid of ``GRIDS`` and back.
 
     It computes as the quantised model would, in full precision.

@@ -23,9 +23,9 @@ STATE = "quant_state.bitsandbytes__"
 def to_state(quantised: Quantised4bit) -> dict[str, Tensor]:
     """The tensors, under bitsandbytes' names without "weight.": the packed codes are under ""."""
     absmax, device = quantised.absmax, quantised.packed.device
-    tensors = {"": quantised.packed, "quant_map": codebook(quantised.kind, device)}
+    tensors = {"": quantised.packed, "quant_map": codebook(quantised.quant_type, device)}
     facts = {
-        "quant_type": quantised.kind,
+        "quant_type": quantised.quant_type,
         "blocksize": quantised.block_size,
         "dtype": str(quantised.dtype).removeprefix("torch."),
         "shape": tuple(quantised.shape),
@@ -36,7 +36,7 @@ def to_state(quantised: Quantised4bit) -> dict[str, Tensor]:
         facts |= {"nested_blocksize": BLOCK, "nested_dtype": "float32", "nested_offset": absmax.offset.item()}
     else:
         tensors["absmax"] = absmax
-    tensors[STATE + quantised.kind] = torch.tensor(list(json.dumps(facts).encode()), dtype=torch.uint8)
+    tensors[STATE + quantised.quant_type] = torch.tensor(list(json.dumps(facts).encode()), dtype=torch.uint8)
     return tensors
 
 
@@ -50,9 +50,9 @@ def from_state(tensors: dict[str, Tensor]) -> Quantised4bit:
         packed, absmax, values = tensors[""].view(torch.uint8), tensors["absmax"], tensors["quant_map"]
         scales: Tensor | NestedAbsmax = absmax
         facts = json.loads(bytes(next(t for name, t in tensors.items() if name.startswith(STATE)).tolist()))
-        kind, block_size, shape = facts["quant_type"], facts["blocksize"], torch.Size(facts["shape"])
+        quant_type, block_size, shape = facts["quant_type"], facts["blocksize"], torch.Size(facts["shape"])
         dtype, device = getattr(torch, facts["dtype"]), packed.device
-        books = {kind: values}
+        books = {quant_type: values}
         if "nested_absmax" in tensors:
             offset = torch.tensor(facts["nested_offset"], dtype=torch.float32, device=device)
             scales = NestedAbsmax(absmax, tensors["nested_absmax"], offset)
@@ -67,4 +67,4 @@ def from_state(tensors: dict[str, Tensor]) -> Quantised4bit:
     n = shape.numel()
     if packed.numel() != -(-n // 2) or absmax.numel() != -(-n // block_size):
         raise ValueError(f"{tuple(shape)} in blocks of {block_size} does not fit its {packed.numel()} bytes of codes")
-    return Quantised4bit(packed.view(-1, 1), scales, kind, block_size, shape, dtype)
+    return Quantised4bit(packed.view(-1, 1), scales, quant_type, block_size, shape, dtype)

@@ -7,7 +7,7 @@ kernel does it all (``fused.py``).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from pefteach.quant.blockwise import encode
 from pefteach.quant.codebooks import codebook
+from pefteach.quant.codes import Codes4bit
 from pefteach.quant.double import NestedAbsmax, compress
 from pefteach.quant.fast import fused
 from pefteach.quant.fast.pages import empty
@@ -23,24 +24,8 @@ from pefteach.quant.grids import check_values
 from pefteach.quant.packing import pack_pairs
 
 
-@dataclass(frozen=True)
-class Quantised4bit:
-    """A tensor in 4 bits.
-
-    Attributes:
-        packed: two codes per byte, the first in the high half, (⌈n / 2⌉, 1) uint8.
-        absmax: the scale of every block, (blocks,) float32, or quantised itself.
-        kind: "nf4" or "fp4".
-        block_size: how many consecutive values share a scale.
-        shape, dtype: of the tensor that it was.
-    """
-
-    packed: Tensor
-    absmax: Tensor | NestedAbsmax
-    kind: str
-    block_size: int
-    shape: torch.Size
-    dtype: torch.dtype
+class Quantised4bit(Codes4bit):
+    """A tensor in 4 bits: what :class:`Codes4bit` lists, and the way back."""
 
     @property
     def nbytes(self) -> int:
@@ -65,9 +50,9 @@ class Quantised4bit:
         """
         dtype, n, size = dtype or self.dtype, self.shape.numel(), self.block_size
         if fused.available(self.packed.device):
-            return fused.dequantise(self, dtype)
+            return fused.dequantise_weight(self, dtype)
         absmax = self.absmax.expand() if isinstance(self.absmax, NestedAbsmax) else self.absmax
-        packed, table = self.packed.view(-1), _pairs(self.kind, self.packed.device)
+        packed, table = self.packed.view(-1), _byte_table(self.quant_type, self.packed.device)
         look_up = lambda bytes_: table.index_select(0, bytes_.int()).view(torch.float32)
         out = empty(n, dtype, packed.device)
         full, step = n // size, blocks_in_piece(n, size, packed.device)
@@ -83,22 +68,22 @@ class Quantised4bit:
 
 
 def quantise_4bit(
-    x: Tensor, kind: str = "nf4", block_size: int = 64, double_quantisation: bool = False
+    x: Tensor, quant_type: str = "nf4", block_size: int = 64, double_quantisation: bool = False
 ) -> Quantised4bit:
     """Quantise a tensor of any shape; codes and scales are bitsandbytes' own, bit for bit.
 
     Args:
         x: float32, float16 or bfloat16.
-        kind: "nf4" or "fp4".
+        quant_type: "nf4" or "fp4".
         block_size: how many consecutive values share a scale; bitsandbytes knows the powers of two from 32 to 4096.
         double_quantisation: store the scales in 8 bits.
 
     Raises:
-        ValueError: an empty or non-finite tensor, or a precision, kind or block size that is not there.
+        ValueError: an empty or non-finite tensor, or a precision, quant_type or block size that is not there.
     """
     check_values(x)
-    if kind not in ("nf4", "fp4"):
-        raise ValueError(f"kind must be 'nf4' or 'fp4', not {kind!r}")
+    if quant_type not in ("nf4", "fp4"):
+        raise ValueError(f"quant_type must be 'nf4' or 'fp4', not {quant_type!r}")
     if block_size < 1:
         raise ValueError(f"block_size must be at least 1, not {block_size}")
     flat = x.detach().reshape(-1)
@@ -108,16 +93,16 @@ def quantise_4bit(
     step = blocks_in_piece(n, block_size, x.device)
 
     def fill(values: Tensor, bytes_: Tensor, scales: Tensor) -> None:
-        codes, scales[:] = encode(values, kind, block_size)
+        codes, scales[:] = encode(values, quant_type, block_size)
         bytes_[:] = pack_pairs(codes[: len(values) + len(values) % 2])
 
     each(fill, zip(flat.split(step * block_size), packed.split(step * block_size // 2), absmax.split(step)))
     kept = compress(absmax) if double_quantisation else absmax
-    return Quantised4bit(packed[:, None], kept, kind, block_size, x.shape, x.dtype)
+    return Quantised4bit(packed[:, None], kept, quant_type, block_size, x.shape, x.dtype)
 
 
 @lru_cache
-def _pairs(kind: str, device: torch.device) -> Tensor:
+def _byte_table(quant_type: str, device: torch.device) -> Tensor:
     """The two values of every byte, (256,): two float32 in the guise of one int64, which is faster to look up."""
-    values, byte = codebook(kind, device), torch.arange(256, device=device)
+    values, byte = codebook(quant_type, device), torch.arange(256, device=device)
     return torch.stack([values[byte >> 4], values[byte & 15]], 1).view(torch.int64).view(-1)

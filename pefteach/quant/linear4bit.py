@@ -26,12 +26,12 @@ class _FrozenLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Quantised4bit) -> Tensor:
         ctx.weight = weight  # the 4 bits, not the product's operand
-        return fused.matmul(x, weight) if fused.pays(x, weight) else F.linear(x, weight.dequantise(x.dtype))
+        return fused.matmul(x, weight) if fused.worth_fusing(x, weight) else F.linear(x, weight.dequantise(x.dtype))
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None]:
         weight = ctx.weight
-        if fused.pays(dy, weight):
+        if fused.worth_fusing(dy, weight):
             return fused.matmul(dy, weight, backward=True), None
         return dy @ weight.dequantise(dy.dtype), None
 
@@ -72,13 +72,13 @@ class Linear4bit(nn.Linear):
             parts = (absmax.codes, absmax.absmax, absmax.offset)
         for name, part in zip(("absmax", "nested_absmax", "offset"), parts):
             self.register_buffer(name, part, persistent=False)
-        self._facts = quantised.kind, quantised.block_size, quantised.shape, quantised.dtype
+        self._facts = quantised.quant_type, quantised.block_size, quantised.shape, quantised.dtype
 
     @classmethod
     def from_linear(
         cls,
         layer: Any,
-        kind: str = "nf4",
+        quant_type: str = "nf4",
         block_size: int = 64,
         double_quantisation: bool = True,
         compute_dtype: torch.dtype | None = None,
@@ -89,7 +89,7 @@ class Linear4bit(nn.Linear):
             ValueError: see :func:`pefteach.quant.four_bit.quantise_4bit`.
         """
         weight = layer.weight if isinstance(layer, nn.Linear) else layer.weight.T  # Conv1D stores (in, out)
-        quantised = quantise_4bit(weight, kind, block_size, double_quantisation)
+        quantised = quantise_4bit(weight, quant_type, block_size, double_quantisation)
         return cls(quantised, layer.bias, compute_dtype).train(layer.training)
 
     @property
@@ -103,8 +103,8 @@ class Linear4bit(nn.Linear):
         return (y if self.bias is None else y + self.bias.to(dtype)).to(x.dtype)
 
     def extra_repr(self) -> str:
-        kind, size = self.quantised.kind, self.quantised.block_size
-        return f"{super().extra_repr()}, {kind}, blocks of {size}, {self.quantised.bits_per_parameter:.3f} bits"
+        quant_type, size = self.quantised.quant_type, self.quantised.block_size
+        return f"{super().extra_repr()}, {quant_type}, blocks of {size}, {self.quantised.bits_per_parameter:.3f} bits"
 
     def _apply(self, fn: Any, recurse: bool = True) -> Linear4bit:
         scales = dict(self._buffers)

@@ -23,7 +23,7 @@ def quantise(
     model: nn.Module,
     backend: str = "pefteach",
     *,
-    kind: str = "nf4",
+    quant_type: str = "nf4",
     block_size: int = 64,
     double_quantisation: bool = True,
     compute_dtype: torch.dtype | None = None,
@@ -34,7 +34,7 @@ def quantise(
     Args:
         model: the course's decoder or any Hugging Face model, on any device, without adapters.
         backend: "pefteach" for this package's layer, "bitsandbytes" for that library's, with the same numbers.
-        kind, block_size, double_quantisation: see :func:`pefteach.quant.four_bit.quantise_4bit`.
+        quant_type, block_size, double_quantisation: see :func:`pefteach.quant.four_bit.quantise_4bit`.
         compute_dtype: the precision of the products; by default the input's.
         device: where to quantise, and to leave the model; by default where it is. The layers go there one by one, so
             that a GPU never holds the full weights.
@@ -43,8 +43,8 @@ def quantise(
         The same model.
 
     Raises:
-        ValueError: an unknown back end or kind, adapters or 4-bit layers in the model, no blocks, weights that are
-            not finite, or a layer that bitsandbytes would get wrong on this machine.
+        ValueError: an unknown back end or quant_type, adapters or 4-bit layers in the model, no blocks, weights
+            that are not finite, or a layer that bitsandbytes would get wrong on this machine.
     """
     if backend not in BACKENDS:
         raise ValueError(f"no back end is called {backend!r}: choose one of {', '.join(BACKENDS)}")
@@ -58,19 +58,19 @@ def quantise(
         layer.to(device)
         try:
             if backend == "pefteach":
-                new = Linear4bit.from_linear(layer, kind, block_size, double_quantisation, compute_dtype)
+                new = Linear4bit.from_linear(layer, quant_type, block_size, double_quantisation, compute_dtype)
             else:
-                new = _bitsandbytes_layer(layer, kind, block_size, double_quantisation, compute_dtype)
+                new = _bitsandbytes_layer(layer, quant_type, block_size, double_quantisation, compute_dtype)
         except ValueError as error:
             raise ValueError(f"cannot quantise {path}: {error}") from None
         _put(model, path, new)
-    return guard(model.to(device))
+    return check_bitsandbytes(model.to(device))
 
 
 def load_in_4bit(
     name_or_path: str,
     *,
-    kind: str = "nf4",
+    quant_type: str = "nf4",
     double_quantisation: bool = True,
     compute_dtype: torch.dtype = torch.bfloat16,
     **settings: Any,
@@ -90,7 +90,7 @@ def load_in_4bit(
 
     config = BitsAndBytesConfig(
         load_in_4bit=True,
-        bnb_4bit_quant_type=kind,  # the library's own default is fp4
+        bnb_4bit_quant_type=quant_type,  # the library's own default is fp4
         bnb_4bit_use_double_quant=double_quantisation,
         bnb_4bit_compute_dtype=compute_dtype,
     )
@@ -100,7 +100,7 @@ def load_in_4bit(
         )
     except ImportError as error:
         raise ValueError(f"{error}: run `pip install 'pefteach[gpu]'`") from None
-    return guard(model)
+    return check_bitsandbytes(model)
 
 
 @torch.no_grad()
@@ -155,7 +155,7 @@ def four_bit_weight(layer: Any) -> Quantised4bit | None:
     return from_state({"": layer.weight.detach()} | state.as_dict(packed=True))
 
 
-def guard(model: nn.Module) -> nn.Module:
+def check_bitsandbytes(model: nn.Module) -> nn.Module:
     """Keep bitsandbytes' 4-bit layers right on a CPU; without such layers this does nothing.
 
     Two faults, seen in bitsandbytes 0.50 on processors with AVX-512, raise no error. The first forward pass in eval
@@ -183,7 +183,7 @@ def guard(model: nn.Module) -> nn.Module:
 
 
 def _bitsandbytes_layer(
-    layer: Any, kind: str, block_size: int, double_quantisation: bool, compute_dtype: torch.dtype | None
+    layer: Any, quant_type: str, block_size: int, double_quantisation: bool, compute_dtype: torch.dtype | None
 ) -> nn.Module:
     """bitsandbytes' layer for the same weight; the bias is shared."""
     bnb = bitsandbytes()
@@ -191,7 +191,7 @@ def _bitsandbytes_layer(
     weight = layer.weight if isinstance(layer, nn.Linear) else layer.weight.T  # Conv1D stores (in, out)
     new = bnb.nn.Linear4bit(fan_in, fan_out, bias=False, compute_dtype=compute_dtype, device="meta")
     new.weight = bnb.nn.Params4bit(
-        weight.detach().contiguous(), requires_grad=False, blocksize=block_size, quant_type=kind,
+        weight.detach().contiguous(), requires_grad=False, blocksize=block_size, quant_type=quant_type,
         compress_statistics=double_quantisation, module=new,
     ).to(layer.weight.device)  # this is when it quantises # fmt: skip
     new.bias = layer.bias

@@ -23,7 +23,7 @@ from pefteach.model.decoder import Config, Decoder
 from pefteach.model.recompute import recompute_blocks
 from pefteach.quant import quantise
 from pefteach.quant.codebooks import boundaries, codebook
-from pefteach.quant.four_bit import _pairs
+from pefteach.quant.four_bit import _byte_table
 from pefteach.training.peak import peak_memory
 from pefteach.workshop.parity.cases import CASES
 from pefteach.workshop.parity.families import FAMILIES
@@ -215,7 +215,7 @@ def test_a_large_model_takes_no_memory_and_the_formula_agrees():
 
 
 def test_nothing_leaks_out_of_a_rehearsal():
-    for cache in (codebook, boundaries, _pairs):
+    for cache in (codebook, boundaries, _byte_table):
         cache.cache_clear()
     swap, trunc = torch.utils.swap_tensors, torch.nn.init._no_grad_trunc_normal_
     model = FAMILIES["ours"]().eval()

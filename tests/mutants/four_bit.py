@@ -83,11 +83,11 @@ def no_offset(patch):
 def codes_from_quantised_scales(patch):
     right = four_bit.quantise_4bit
 
-    def quantise(x, kind="nf4", block_size=64, double_quantisation=False):
-        q = right(x, kind, block_size, double_quantisation)
+    def quantise(x, quant_type="nf4", block_size=64, double_quantisation=False):
+        q = right(x, quant_type, block_size, double_quantisation)
         scales = q.absmax.expand() if double_quantisation else q.absmax
         scales = scales.repeat_interleave(block_size)[: x.numel()]
-        midpoints, order = codebooks.boundaries(kind)
+        midpoints, order = codebooks.boundaries(quant_type)
         codes = order[torch.bucketize(x.reshape(-1).float() / scales, midpoints)]
         return dataclasses.replace(q, packed=pack(codes)[:, None])
 
@@ -98,8 +98,8 @@ def rows_for_blocks(patch):
     """A block ends where its row ends."""
     right = four_bit.quantise_4bit
 
-    def quantise(x, kind="nf4", block_size=64, double_quantisation=False):
-        return right(x, kind, min(block_size, x.shape[-1]), double_quantisation)
+    def quantise(x, quant_type="nf4", block_size=64, double_quantisation=False):
+        return right(x, quant_type, min(block_size, x.shape[-1]), double_quantisation)
 
     patch.setattr(checks, "quantise_4bit", quantise)
 
@@ -174,7 +174,8 @@ MUTANTS = [
           checks=(test_linear4bit.test_says_what_it_is,)),
     layer("merging into a copy that is lost", patch=merging_into_a_copy_that_is_lost,
           checks=(on(test_load.test_merging_is_into_a_dequantised_copy, family="ours", backend="pefteach"),)),
-    layer("no guard against repacking", patch=lambda patch: patch.setattr(load, "guard", lambda model: model),
+    layer("no check of bitsandbytes",
+          patch=lambda patch: patch.setattr(load, "check_bitsandbytes", lambda model: model),
           checks=(on(test_load.test_rows_that_are_not_whole_blocks_are_refused_where_bitsandbytes_gets_them_wrong),)),
     layer("scales rounded by .half()", patch=rounds_the_scales,
           checks=(on(test_linear4bit.test_a_change_of_precision_leaves_the_scales_alone, change="half"),)),

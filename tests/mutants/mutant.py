@@ -51,7 +51,7 @@ class Mutant:
 
 def forget() -> None:
     """Empty the caches of the package, so that a wrong piece is seen, and does not outlive its mutant."""
-    for cached in (codebooks.codebook, codebooks.boundaries, four_bit._pairs):
+    for cached in (codebooks.codebook, codebooks.boundaries, four_bit._byte_table):
         cached.cache_clear()
 
 

@@ -32,7 +32,7 @@ def test_every_linear_layer_of_the_blocks_is_in_4_bits_with_lora_beside_it(famil
     quantise(four_bit)
     adapter = prepare_qlora(model, 3, 7.0)
     layers = block_linears(model)
-    assert all(four_bit_weight(layer).kind == "nf4" for layer in layers.values())
+    assert all(four_bit_weight(layer).quant_type == "nf4" for layer in layers.values())
     assert set(adapter.parts) == set(layers)
     trains = {name for name, p in model.named_parameters() if p.requires_grad}
     assert trains and all(".parts." in name for name in trains)

@@ -6,9 +6,9 @@ import torch
 bnb = pytest.importorskip("bitsandbytes")
 
 
-def quantised(x, kind="nf4", block_size=64, double=False):
+def quantised(x, quant_type="nf4", block_size=64, double=False):
     """Its codes (bytes) and its state."""
-    return bnb.functional.quantize_4bit(x, blocksize=block_size, quant_type=kind, compress_statistics=double)
+    return bnb.functional.quantize_4bit(x, blocksize=block_size, quant_type=quant_type, compress_statistics=double)
 
 
 def dequantised(packed, state):
@@ -26,11 +26,11 @@ def scales(state):
     return bnb.functional.dequantize_blockwise(state.absmax, state.state2) + state.offset
 
 
-def layer(linear, kind="nf4", double=False, compute_dtype=None):
+def layer(linear, quant_type="nf4", double=False, compute_dtype=None):
     """Its layer, with the CPU repacking off (H2)."""
-    new = bnb.nn.Linear4bit(linear.in_features, linear.out_features, True, compute_dtype, double, kind)
+    new = bnb.nn.Linear4bit(linear.in_features, linear.out_features, True, compute_dtype, double, quant_type)
     weight = linear.weight.detach().clone()
-    new.weight = bnb.nn.Params4bit(weight, False, compress_statistics=double, quant_type=kind, module=new)
+    new.weight = bnb.nn.Params4bit(weight, False, compress_statistics=double, quant_type=quant_type, module=new)
     new.bias = torch.nn.Parameter(linear.bias.detach().clone())
     new.to("cpu")  # this is when it quantises
     new.support_avx512bf16_for_cpu = False

@@ -100,7 +100,7 @@ def test_what_is_not_finite_is_refused(bad, dtype, place):
         (lambda: quantise_4bit(torch.ones(3, dtype=torch.float64)), "can only quantise float32, float16 or bfloat16"),
         (lambda: quantise_4bit(torch.ones(3, dtype=torch.int32)), "can only quantise .* not torch.int32"),
         (lambda: quantise_4bit(torch.ones(0, 4)), r"cannot quantise an empty tensor, .* shape \(0, 4\)"),
-        (lambda: quantise_4bit(torch.ones(3), "int4"), "kind must be 'nf4' or 'fp4', not 'int4'"),
+        (lambda: quantise_4bit(torch.ones(3), "int4"), "quant_type must be 'nf4' or 'fp4', not 'int4'"),
         (lambda: quantise_4bit(torch.ones(3), block_size=0), "block_size must be at least 1, not 0"),
     ],
 )

@@ -27,14 +27,16 @@ def run(layer, x, dy):
     return y.detach(), x.grad, layer.bias.grad
 
 
-@pytest.mark.parametrize("kind", ["nf4", "fp4"])
+@pytest.mark.parametrize("quant_type", ["nf4", "fp4"])
 @pytest.mark.parametrize("dtype, compute_dtype", [
     (torch.float32, None), (torch.bfloat16, None), (torch.float32, torch.bfloat16), (torch.float16, torch.float32),
 ])  # fmt: skip
-def test_forward_and_backward_are_bitsandbytes(kind, dtype, compute_dtype):
+def test_forward_and_backward_are_bitsandbytes(quant_type, dtype, compute_dtype):
     base, x, dy = linear(), torch.randn(3, 5, FAN_IN).to(dtype), torch.randn(3, 5, FAN_OUT).to(dtype)
-    theirs = peer.layer(base, kind, compute_dtype=compute_dtype)
-    ours = Linear4bit.from_linear(copy.deepcopy(base), kind, double_quantisation=False, compute_dtype=compute_dtype)
+    theirs = peer.layer(base, quant_type, compute_dtype=compute_dtype)
+    ours = Linear4bit.from_linear(
+        copy.deepcopy(base), quant_type, double_quantisation=False, compute_dtype=compute_dtype
+    )
     theirs.bias.requires_grad_()
     close = {} if dtype == torch.float32 == (compute_dtype or dtype) else {"rtol": 0.02, "atol": 0.02}
     got, expected = run(ours, x, dy), run(theirs, x, dy)
@@ -91,30 +93,30 @@ def test_a_change_of_precision_leaves_the_scales_alone(change):
 
 
 @pytest.mark.parametrize("double", [False, True])
-@pytest.mark.parametrize("kind", ["nf4", "fp4"])
+@pytest.mark.parametrize("quant_type", ["nf4", "fp4"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_state_dict_is_bitsandbytes(kind, double, dtype):
-    theirs = peer.layer(linear(dtype=dtype), kind, double).state_dict()
-    ours = Linear4bit.from_linear(linear(dtype=dtype), kind, double_quantisation=double).state_dict()
+def test_the_state_dict_is_bitsandbytes(quant_type, double, dtype):
+    theirs = peer.layer(linear(dtype=dtype), quant_type, double).state_dict()
+    ours = Linear4bit.from_linear(linear(dtype=dtype), quant_type, double_quantisation=double).state_dict()
     assert ours.keys() == theirs.keys()
     for key, tensor in ours.items():
         assert tensor.shape == theirs[key].shape and tensor.dtype == theirs[key].dtype, key
-    facts = f"weight.quant_state.bitsandbytes__{kind}"
+    facts = f"weight.quant_state.bitsandbytes__{quant_type}"
     assert json.loads(bytes(ours[facts].tolist())) == json.loads(bytes(theirs[facts].tolist()))
     equal = {"weight.quant_map", "weight.nested_quant_map", "weight.nested_absmax"} & ours.keys()
-    equal |= ({"weight"} if kind == "nf4" else set()) | (set() if double else {"weight.absmax"})
+    equal |= ({"weight"} if quant_type == "nf4" else set()) | (set() if double else {"weight.absmax"})
     assert all(torch.equal(ours[key], theirs[key]) for key in equal)
 
 
 @pytest.mark.parametrize("double", [False, True])
-@pytest.mark.parametrize("kind", ["nf4", "fp4"])
-def test_loads_theirs(kind, double):
-    theirs = peer.layer(linear(), kind, double)
-    ours = Linear4bit.from_linear(linear())  # other numbers, another kind
+@pytest.mark.parametrize("quant_type", ["nf4", "fp4"])
+def test_loads_theirs(quant_type, double):
+    theirs = peer.layer(linear(), quant_type, double)
+    ours = Linear4bit.from_linear(linear())  # other numbers, another type
     ours.quantised = quantise_4bit(torch.randn(FAN_OUT, FAN_IN))
     ours.load_state_dict(theirs.state_dict())
     assert torch.equal(ours.weight, peer.dequantised(theirs.weight.data, theirs.weight.quant_state))
-    assert ours.quantised.kind == kind
+    assert ours.quantised.quant_type == quant_type
 
 
 @pytest.mark.parametrize("double", [False, True])

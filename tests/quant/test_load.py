@@ -9,7 +9,7 @@ from pefteach.measure.parameters import count_parameters
 from pefteach.methods import BitFit, DoRA, FullFineTuning, LastLayers, LoRA, attach, detach
 from pefteach.model.base import load_base
 from pefteach.quant import Linear4bit, dequantise, load_in_4bit, quantise
-from pefteach.quant.load import block_linears, four_bit_weight, guard
+from pefteach.quant.load import block_linears, check_bitsandbytes, four_bit_weight
 from pefteach.workshop.parity.compare import shake
 from pefteach.workshop.parity.families import make, make_batch
 from quant import peer
@@ -55,7 +55,7 @@ def test_both_back_ends_give_the_same_numbers(family):
 def test_a_model_takes_the_other_back_ends_state_dict(family):
     batch = make_batch(family)
     theirs = quantise(make(family), "bitsandbytes")
-    ours = quantise(make(family), kind="fp4")
+    ours = quantise(make(family), quant_type="fp4")
     ours.load_state_dict(theirs.state_dict())
     torch.testing.assert_close(ours(**batch).logits, theirs(**batch).logits, rtol=1e-4, atol=1e-5)
 
@@ -142,8 +142,8 @@ def is_ours(layer):
 def test_refusals():
     with pytest.raises(ValueError, match="no back end is called 'gptq': choose one of pefteach, bitsandbytes"):
         quantise(make("ours"), "gptq")
-    with pytest.raises(ValueError, match="kind must be 'nf4' or 'fp4', not 'int4'"):
-        quantise(make("ours"), kind="int4")
+    with pytest.raises(ValueError, match="quant_type must be 'nf4' or 'fp4', not 'int4'"):
+        quantise(make("ours"), quant_type="int4")
     with pytest.raises(ValueError, match="in 4 bits already"):
         quantise(quantise(make("ours")))
     with pytest.raises(ValueError, match="in 4 bits already"):
@@ -178,7 +178,7 @@ def test_a_checkpoint_opens_in_4_bits(checkpoint):
     theirs = load_in_4bit(str(checkpoint), compute_dtype=torch.float32, double_quantisation=False).cpu()
     ours = quantise(make("llama"), double_quantisation=False)
     assert four_bit(theirs) == four_bit(ours)
-    assert all(four_bit_weight(m).kind == "nf4" for m in theirs.modules() if four_bit_weight(m) is not None)
+    assert all(four_bit_weight(m).quant_type == "nf4" for m in theirs.modules() if four_bit_weight(m) is not None)
     torch.testing.assert_close(theirs(**batch).logits, ours(**batch).logits, rtol=1e-4, atol=1e-5)
 
 
@@ -188,7 +188,7 @@ def test_transformers_saves_and_ours_loads(checkpoint, tmp_path):
     theirs = load_in_4bit(str(checkpoint), compute_dtype=torch.float32)
     theirs.save_pretrained(tmp_path / "4bit")
     tensors = load_file(tmp_path / "4bit" / "model.safetensors")
-    ours = quantise(make("llama"), kind="fp4")
+    ours = quantise(make("llama"), quant_type="fp4")
     ours.load_state_dict(tensors)
     batch = make_batch("llama")
     torch.testing.assert_close(ours(**batch).logits, theirs.cpu()(**batch).logits, rtol=1e-4, atol=1e-5)
@@ -255,4 +255,4 @@ def test_rows_that_are_not_whole_blocks_are_refused_where_bitsandbytes_gets_them
 
 def test_the_guard_leaves_other_models_alone():
     model = make("ours")
-    assert guard(model) is model
+    assert check_bitsandbytes(model) is model

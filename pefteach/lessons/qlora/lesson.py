@@ -33,7 +33,7 @@ from pefteach.methods import FullFineTuning, LoRA, attach, attached
 from pefteach.methods.qlora import prepare_qlora
 from pefteach.model.base import load_base
 from pefteach.quant import codebook, dequantise, quantise
-from pefteach.quant.damage import GRIDS, damaged
+from pefteach.quant.damage import GRIDS, quantised_and_back
 from pefteach.quant.load import block_linears
 from pefteach.training import evaluate, fit
 from pefteach.training.optimizers import optimizer_for
@@ -240,8 +240,9 @@ assert learned > known + 0.5 and unmoved
 
 # %% [markdown]
 # ## Explore: how few bits, and which levels?
-# `damaged` puts every matrix of the base's blocks on a grid and back, with one scale for each block of weights. Then
-# the loss is measured on fresh stories. NF4 and FP4 have code books; the other grids have levels at equal distances.
+# `quantised_and_back` puts every matrix of the base's blocks on a grid and back, with one scale for each block of
+# weights. Then the loss is measured on fresh stories. NF4 and FP4 have code books; the other grids have levels at equal
+# distances.
 
 
 # %%
@@ -254,7 +255,9 @@ def told(count: int, sample: int, split: str = "train", length: int = 512) -> li
 read = told(4, sample=0)
 full = evaluate(base, read).loss
 losses = {
-    (grid, size): evaluate(damaged(base, grid, size), read).loss for size in (32, 64, 256, 4096) for grid in GRIDS
+    (grid, size): evaluate(quantised_and_back(base, grid, size), read).loss
+    for size in (32, 64, 256, 4096)
+    for grid in GRIDS
 }
 
 # %%
@@ -337,7 +340,7 @@ samples = [told(8, sample) for sample in range(1, 4)]
 before = [evaluate(base, sample).loss for sample in samples]
 added = {}
 for grid in GRIDS:
-    model = damaged(base, grid)
+    model = quantised_and_back(base, grid)
     added[grid] = [evaluate(model, sample).loss - b for sample, b in zip(samples, before)]
     print(f"{grid:5} adds {min(added[grid]):7.4f} to {max(added[grid]):.4f} nats per token")
 order = [("8 bit", "NF4"), ("NF4", "FP4"), ("NF4", "INT4"), ("FP4", "3 bit"), ("INT4", "3 bit"), ("3 bit", "2 bit")]

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import warnings
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from pefteach.quant.codebooks import codebook
+from pefteach.quant.codes import Codes4bit
 from pefteach.quant.double import NestedAbsmax
-
-if TYPE_CHECKING:
-    from pefteach.quant.four_bit import Quantised4bit
 
 RUN = 64  # weights: 32 bytes, the least that a GPU's memory delivers
 RUNS = 64  # in a tile of W: 64 · 64 = 4,096 weights, 32 for each of a program's 128 threads
@@ -29,21 +27,21 @@ def available(device: torch.device) -> bool:
     """
     if device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 0):
         return False
-    from pefteach.quant.four_bit import quantise_4bit
-
     try:
         import triton  # noqa: F401
     except ImportError:
         return False
     try:
-        dequantise(quantise_4bit(torch.ones(2, device=device)), torch.float32)
+        packed = torch.ones(1, 1, dtype=torch.uint8, device=device)
+        trial = Codes4bit(packed, torch.ones(1, device=device), "nf4", 64, torch.Size([2]), torch.float32)
+        dequantise_weight(trial, torch.float32)
     except Exception as error:  # a missing compiler, an old Triton, an old driver: each fails in its own way
         warnings.warn(f"4-bit weights go through PyTorch, since Triton does not work here: {error}", stacklevel=2)
         return False
     return True
 
 
-def pays(x: Tensor, weight: Quantised4bit) -> bool:
+def worth_fusing(x: Tensor, weight: Codes4bit) -> bool:
     """Whether :func:`matmul` can compute a product of x (..., in or out), and is the better way.
 
     With more than one tile of rows each tile would dequantise all of W for itself, and read it again. From there on
@@ -60,20 +58,20 @@ def pays(x: Tensor, weight: Quantised4bit) -> bool:
     )
 
 
-def dequantise(weight: Quantised4bit, dtype: torch.dtype) -> Tensor:
+def dequantise_weight(weight: Codes4bit, dtype: torch.dtype) -> Tensor:
     """``weight.dequantise(dtype)`` in one kernel, bit for bit: any shape and block size."""
     n = weight.shape.numel()
     out = torch.empty(weight.shape, dtype=dtype, device=weight.packed.device)
     grid = (-(-n // (RUNS * _run(weight))),)
     with torch.cuda.device_of(out):  # Triton starts on the current device, wherever the tensors are
         # A fused multiply-add rounds once where PyTorch, which adds the offset in a second step, rounds twice.
-        _kernels().dequantise[grid](
+        _kernels().dequantise_tile[grid](
             out, n, bytes=len(weight.packed), **_arguments(weight), RUNS=RUNS, enable_fp_fusion=False
         )
     return out
 
 
-def matmul(x: Tensor, weight: Quantised4bit, backward: bool = False) -> Tensor:
+def matmul(x: Tensor, weight: Codes4bit, backward: bool = False) -> Tensor:
     """x Wᵀ, or with ``backward`` x W, with W (out, in) in 4 bits; the full W exists nowhere.
 
     Args:
@@ -108,13 +106,13 @@ def matmul(x: Tensor, weight: Quantised4bit, backward: bool = False) -> Tensor:
     return sums.sum(0).to(x.dtype).view(*x.shape[:-1], columns)
 
 
-def _arguments(weight: Quantised4bit) -> dict[str, Any]:
+def _arguments(weight: Codes4bit) -> dict[str, Any]:
     """What every kernel is told about a weight."""
     absmax, device = weight.absmax, weight.packed.device
     double = isinstance(absmax, NestedAbsmax)
     return {
         "packed": weight.packed,
-        "levels": codebook(weight.kind, device),
+        "levels": codebook(weight.quant_type, device),
         "scales": absmax.codes if double else absmax,
         "blocks": -(-weight.shape.numel() // weight.block_size),
         "dynamic": codebook("dynamic", device) if double else None,
@@ -126,12 +124,12 @@ def _arguments(weight: Quantised4bit) -> dict[str, Any]:
     }
 
 
-def _run(weight: Quantised4bit) -> int:
+def _run(weight: Codes4bit) -> int:
     """How many weights a run has: a power of two, whole bytes, and it meets two blocks at most."""
     return min(RUN, max(2, 2 ** (weight.block_size.bit_length() - 1)))
 
 
-def _fits(weight: Quantised4bit) -> bool:
+def _fits(weight: Codes4bit) -> bool:
     """Whether every row starts with a whole byte, and runs are as long as the matrix units want."""
     return weight.shape[-1] % 2 == 0 and weight.block_size >= 16
 

@@ -26,7 +26,7 @@ compiled kernel: each value of it makes a kernel of its own, in which an ``if`` 
 
 **What is done here.** The weight W (out, in) lies flat in memory: two codes in a byte, and a scale for every block of
 SIZE weights, wherever rows end. The kernels take it in *runs* of RUN consecutive weights. ``weights`` dequantises many
-runs at once; ``dequantise`` writes them out, ``product`` multiplies with them. What they are given, n being out · in:
+runs at once; ``dequantise_tile`` writes them out, ``product`` multiplies with them. Their arguments, with n = out · in:
 
     packed   (⌈n / 2⌉,) uint8            two codes each, the first in the high half
     levels   (16,) float32               what the codes stand for
@@ -84,7 +84,7 @@ def weights(
 
 
 @triton.jit
-def dequantise(
+def dequantise_tile(
     out, n, packed, bytes, levels, scales, blocks, dynamic, nested, offset,
     SIZE: tl.constexpr, RUN: tl.constexpr, DOUBLE: tl.constexpr, RUNS: tl.constexpr,
 ):  # fmt: skip

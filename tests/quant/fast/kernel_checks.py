@@ -18,27 +18,27 @@ from pefteach.quant.fast import fused
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
-def quantised(shape, block_size, kind="nf4", double=True):
+def quantised(shape, block_size, quant_type="nf4", double=True):
     """On the CPU; the scales differ from block to block, and so do the groups of 256."""
     n = torch.Size(shape).numel()
     x = torch.randn(shape, generator=torch.Generator().manual_seed(n + block_size))
-    return quantise_4bit(x * torch.linspace(0.01, 0.3, n).view(shape) ** 2, kind, block_size, double)
+    return quantise_4bit(x * torch.linspace(0.01, 0.3, n).view(shape) ** 2, quant_type, block_size, double)
 
 
 def check_dequantise(device):
     """Bit for bit what PyTorch gives on a CPU."""
-    kinds = itertools.cycle(itertools.product(("nf4", "fp4"), DTYPES))
+    quant_types = itertools.cycle(itertools.product(("nf4", "fp4"), DTYPES))
     cases = [
         ((1,), 64), ((2,), 32), ((65,), 65), ((4095,), 4096), ((3, 7), 32), ((3, 7), 1), ((40, 64), 64),
         ((3, 5, 64), 128), ((17, 130), 48), ((17, 130), 33), ((100, 41), 64), ((100, 41), 3), ((7, 11, 13), 512),
         ((5, 901), 256), ((2, 4097), 32), ((2, 8194), 64), ((1, 8192), 2048), ((3, 4000), 1000), ((2, 4097), 4096),
     ]  # fmt: skip
     for (shape, block_size), double in itertools.product(cases, (True, False)):
-        kind, dtype = next(kinds)
-        weight = quantised(shape, block_size, kind, double)
-        got = fused.dequantise(weight.map(lambda t: t.to(device)), dtype)
+        quant_type, dtype = next(quant_types)
+        weight = quantised(shape, block_size, quant_type, double)
+        got = fused.dequantise_weight(weight.map(lambda t: t.to(device)), dtype)
         assert got.dtype == dtype
-        assert torch.equal(got.cpu(), weight.dequantise(dtype)), (shape, block_size, kind, double, dtype)
+        assert torch.equal(got.cpu(), weight.dequantise(dtype)), (shape, block_size, quant_type, double, dtype)
 
 
 def check_forward(device):

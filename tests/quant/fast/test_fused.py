@@ -120,7 +120,7 @@ def weight():
 def test_compiles_without_a_fused_multiply_add(capability, dtype, weight, monkeypatch, tmp_path):
     """Level times scale, or map times group plus offset, in one rounding would be another number than PyTorch's."""
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    ptx = compiled("dequantise", capability, lambda: fused.dequantise(weight, dtype))
+    ptx = compiled("dequantise_tile", capability, lambda: fused.dequantise_weight(weight, dtype))
     assert "mul.rn.f32" in ptx and "add.rn.f32" in ptx and "fma" not in ptx
     assert "ld.global.v4" in ptx, "the codes are not read 16 bytes at a time"
 
@@ -143,7 +143,7 @@ def test_the_product_compiles_to_matrix_units(rows, capability, backward, dtype,
 def test_compiles_for_the_smallest_tensors(monkeypatch, tmp_path):
     """One value, one byte, one block, one row, one output, no second scale: each becomes a constant of its own."""
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    compiled("dequantise", 80, lambda: fused.dequantise(quantise_4bit(torch.ones(1)), torch.float32))
+    compiled("dequantise_tile", 80, lambda: fused.dequantise_weight(quantise_4bit(torch.ones(1)), torch.float32))
     weight = quantise_4bit(torch.randn(1, 2))
     for x, backward in ((torch.ones(1, 2), False), (torch.ones(1, 1), True)):
         compiled("product", 80, lambda x=x, backward=backward: fused.matmul(x, weight, backward))
@@ -169,7 +169,7 @@ def test_falls_back_to_pytorch(capability, installed, warns, monkeypatch):
 
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     monkeypatch.setattr(torch, "ones", lambda *_, **__: torch.zeros(2))  # there need be no such device
-    monkeypatch.setattr(fused, "dequantise", broken)
+    monkeypatch.setattr(fused, "dequantise_weight", broken)
     if not installed:
         monkeypatch.setitem(sys.modules, "triton", None)
     with warnings.catch_warnings(record=True) as said:
@@ -179,7 +179,7 @@ def test_falls_back_to_pytorch(capability, installed, warns, monkeypatch):
     assert all("go through PyTorch, since Triton does not work here: Failed to find C" in str(w.message) for w in said)
 
 
-@pytest.mark.parametrize("rows, dtype, fan_in, block_size, pays", [
+@pytest.mark.parametrize("rows, dtype, fan_in, block_size, worth", [
     (1, torch.bfloat16, 64, 64, True), (16, torch.float16, 66, 64, True), (1, torch.float16, 64, 16, True),
     (17, torch.bfloat16, 64, 64, False),  # several tiles
     (0, torch.bfloat16, 64, 64, False),
@@ -187,14 +187,14 @@ def test_falls_back_to_pytorch(capability, installed, warns, monkeypatch):
     (1, torch.bfloat16, 65, 64, False),  # rows that start within a byte
     (1, torch.bfloat16, 64, 8, False),  # blocks shorter than a run
 ])  # fmt: skip
-def test_when_the_fused_product_pays(rows, dtype, fan_in, block_size, pays, monkeypatch):
+def test_when_the_fused_product_is_worth_it(rows, dtype, fan_in, block_size, worth, monkeypatch):
     x, weight = torch.randn(rows, 1, fan_in).to(dtype), quantise_4bit(torch.randn(40, fan_in), block_size=block_size)
-    assert not fused.pays(x, weight)
+    assert not fused.worth_fusing(x, weight)
     monkeypatch.setattr(fused, "available", lambda device: True)
-    assert fused.pays(x, weight) is pays
-    assert not fused.pays(x.requires_grad_(), weight)
+    assert fused.worth_fusing(x, weight) is worth
+    assert not fused.worth_fusing(x.requires_grad_(), weight)
     with torch.no_grad():
-        assert fused.pays(x, weight) is pays
+        assert fused.worth_fusing(x, weight) is worth
 
 
 @pytest.mark.parametrize("fan_in, block_size", [(65, 64), (64, 8)])
@@ -226,7 +226,7 @@ def test_a_layer_takes_the_kernels_where_they_pay(rows, way, monkeypatch):
         y.backward(dy)
         results.append((y, at.grad))
         monkeypatch.setattr(fused, "available", lambda device: True)
-        monkeypatch.setattr(fused, "dequantise", dequantise)
+        monkeypatch.setattr(fused, "dequantise_weight", dequantise)
         monkeypatch.setattr(fused, "matmul", matmul)
     assert went == [way, way]
     for without, with_ in zip(*results):
