@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from interop.test_weight_files import there_and_back
+from interop.test_peft_files import there_and_back
 from methods import test_adalora as own
 from mutants.mutant import Mutant
 from pefteach.methods.adalora import AdaLoRA, AdaLoRAPart, training

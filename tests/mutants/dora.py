@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from interop.test_weight_files import there_and_back
+from interop.test_peft_files import there_and_back
 from methods import test_dora as own
 from mutants.mutant import Mutant, on
 from pefteach.methods.dora import DoRA, DoRAPart

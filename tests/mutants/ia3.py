@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from interop.test_weight_files import there_and_back
+from interop.test_peft_files import there_and_back
 from methods import test_ia3 as own
 from mutants.mutant import Mutant, in_half_precision
 from pefteach.methods import ia3
