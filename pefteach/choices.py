@@ -2,3 +2,5 @@
 
 SCHEDULES = ("constant", "linear", "cosine")
 OPTIMIZERS = ("adamw", "paged-adamw-32bit", "paged-adamw-8bit")
+QUANT_TYPES = ("nf4", "fp4")
+BACKENDS = ("pefteach", "bitsandbytes")

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from pefteach.corpus.batches import IGNORE, Example
+from pefteach.model.modes import eval_mode
 
 
 def pack(examples: Sequence[Example], length: int) -> list[list[Example]]:
@@ -60,11 +61,9 @@ def collate_rows(rows: Sequence[Sequence[Example]]) -> dict[str, Tensor]:
 @torch.no_grad()
 def leaks(model: Any) -> bool:
     """Whether an example that is packed behind another one can see it in this model."""
-    was_training = model.training
-    model.eval()
     device = next(model.parameters()).device
     rows = [[Example((first,) * 4, (True,) * 4), Example((3, 1, 2, 0), (True,) * 4)] for first in (1, 2)]
     batch = {key: value.to(device) for key, value in collate_rows(rows).items() if key != "labels"}
-    one, two = model(**batch, use_cache=False).logits[:, 4:].float()
-    model.train(was_training)
+    with eval_mode(model):
+        one, two = model(**batch, use_cache=False).logits[:, 4:].float()
     return bool((one - two).abs().max() > 0.1 * one.std())  # seeing makes a difference of several, rounding of 0.01

@@ -1,105 +1,74 @@
-"""What decides the outcome of a QLoRA run, and the folder that remembers it."""
+"""The settings of a QLoRA run. They are written here and nowhere else: ``pefteach qlora`` makes its options of them."""
 
-from __future__ import annotations
-
-import hashlib
-import json
 import math
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any
 
-RUN = "run.json"
-TRAINING = "training.safetensors"  # what an interrupted run goes on from
+from pefteach.choices import BACKENDS, OPTIMIZERS, QUANT_TYPES, SCHEDULES
 
-CHOICES = {
-    "kind": ("nf4", "fp4"),
-    "backend": ("auto", "pefteach", "bitsandbytes"),
-    "optimizer": ("adamw", "paged-adamw-32bit", "paged-adamw-8bit"),
-    "schedule": ("constant", "linear", "cosine"),
-    "lora_dtype": ("float32", "bfloat16"),
-}
+
+@dataclass(frozen=True)
+class Limit:
+    """The values that a setting may have, in words and as a test."""
+
+    words: str
+    allows: Callable[[Any], bool]
+
+
+POSITIVE = Limit("above 0", lambda value: math.isfinite(value) and value > 0)
+NOT_NEGATIVE = Limit("at least 0", lambda value: value >= 0)
+SHARE = Limit("at least 0 and below 1", lambda value: 0 <= value < 1)
+
+
+def setting(help: str, default: Any = MISSING, limit: Limit | None = None) -> Any:
+    """A field of :class:`Settings`; ``help`` is what ``pefteach qlora --help`` says about it."""
+    return field(default=default, metadata={"help": help, "limit": limit})
+
+
+def choice(help: str, default: str, choices: Sequence[str]) -> Any:
+    """A field that is one of a few words, which the help lists."""
+    limit = Limit(f"one of {', '.join(choices)}", lambda value: value in choices)
+    return setting(f"{help}: {', '.join(choices[:-1])} or {choices[-1]}", default, limit)
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The options of ``pefteach qlora``. Rank, alpha, rate, schedule, clipping and optimiser are the paper's."""
+    """What decides the outcome of a run. Rank, alpha, rate, schedule, clipping and optimiser are the paper's."""
 
-    model: str
-    data: str
-    eval_data: str | None = None
-    eval_share: float = 0.05
-    eval_every: int = 0
-    rank: int = 64
-    alpha: float = 16.0
-    dropout: float = 0.0
-    lora_dtype: str = "float32"
-    kind: str = "nf4"
-    backend: str = "auto"
-    lr: float = 2e-4
-    schedule: str = "constant"
-    warmup: float = 0.03
-    clip: float = 0.3
-    optimizer: str = "paged-adamw-32bit"
-    epochs: float = 1.0
-    batch_size: int = 16
-    accumulate: int = 1
-    length: int = 1024
-    packing: bool = True
-    checkpointing: bool = True
-    seed: int = 0
+    model: str = setting("A causal language model: a name on the hub or a folder.")
+    data: str = setting('A JSONL file, a line like {"prompt": "…", "response": "…"}.')
+    eval_data: str | None = setting("A JSONL file to evaluate on; a share of the data if none.", None)
+    eval_share: float = setting("That share.", 0.05, SHARE)
+    eval_every: int = setting("Evaluate after so many steps, too; 0: only before and after.", 0, NOT_NEGATIVE)
+    rank: int = setting("LoRA's rank.", 64, POSITIVE)
+    alpha: float = setting("LoRA's alpha.", 16.0, POSITIVE)
+    dropout: float = setting("LoRA's dropout.", 0.0, SHARE)
+    lora_dtype: str = choice("The precision of LoRA", "float32", ("float32", "bfloat16"))
+    quant_type: str = choice("The type of the 4-bit numbers", "nf4", QUANT_TYPES)
+    backend: str = choice("Whose 4-bit layers", "auto", ("auto", *BACKENDS))
+    lr: float = setting("The learning rate.", 2e-4, POSITIVE)
+    schedule: str = choice("How the rate goes on after the warm-up", "constant", SCHEDULES)
+    warmup: float = setting("The share of the steps in which the rate rises.", 0.03, SHARE)
+    clip: float = setting("The largest norm of the gradient.", 0.3, POSITIVE)
+    optimizer: str = choice("The optimiser", "paged-adamw-32bit", OPTIMIZERS)
+    epochs: float = setting("How often to go through the data.", 1.0, POSITIVE)
+    batch_size: int = setting("Rows per step, over all processes.", 16, POSITIVE)
+    accumulate: int = setting("In how many parts each process takes its rows.", 1, POSITIVE)
+    length: int = setting("Tokens per row; longer examples are left out.", 1024, POSITIVE)
+    packing: bool = setting("Put several short examples in a row.", True)
+    checkpointing: bool = setting("Compute the blocks twice, to keep less.", True)
+    seed: int = setting("The same seed gives the same run.", 0)
 
     def check(self) -> None:
-        """Raise a ValueError for a setting that cannot be, before a large model is opened for nothing."""
-        for name in ("epochs", "batch_size", "accumulate", "length", "rank", "alpha", "lr", "clip"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
-                raise ValueError(f"{name} must be above 0, not {value}")
-        for name, most in {"eval_share": 1, "dropout": 1, "warmup": 1, "eval_every": math.inf}.items():
-            if not 0 <= getattr(self, name) < most:
-                raise ValueError(f"{name} must be at least 0 and below {most}, not {getattr(self, name)}")
+        """Refuse impossible settings before a large model is opened for nothing.
+
+        Raises:
+            ValueError: a value outside its limit, or fewer rows in a batch than parts.
+        """
+        for each in fields(self):
+            value, limit = getattr(self, each.name), each.metadata["limit"]
+            if limit and not limit.allows(value):
+                raise ValueError(f"{each.name} must be {limit.words}, not {value!r}")
         if self.accumulate > self.batch_size:
             raise ValueError(f"accumulate must be at most the batch_size of {self.batch_size}, not {self.accumulate}")
-        for name, choices in CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise ValueError(f"{name} must be one of {', '.join(choices)}, not {getattr(self, name)!r}")
-
-
-def claim(out: Path, settings: Settings) -> dict:
-    """Take a folder for this run: a new one, or one in which the same run was interrupted.
-
-    Returns:
-        What the folder's ``run.json`` says now.
-
-    Raises:
-        ValueError: the folder holds a finished run, another one, or an adapter of another origin.
-    """
-    from pefteach.interop.peft_files import WEIGHTS  # only now: `pefteach --help` reads this file, and is quick
-
-    file = Path(out) / RUN
-    wanted = facts(settings)
-    if file.exists():
-        found = json.loads(file.read_text(encoding="utf-8"))
-        if "result" in found:
-            raise ValueError(f"{out} holds a finished run: choose another folder with --out")
-        others = [key for key in wanted if found.get(key) != wanted[key]]
-        if others and (Path(out) / TRAINING).exists():
-            raise ValueError(f"{out} holds an interrupted run with another {', '.join(others)}: choose another --out")
-    elif (Path(out) / WEIGHTS).exists():
-        raise ValueError(f"{out} holds an adapter that no run here made: choose another folder with --out")
-    remember(out, wanted)
-    return wanted
-
-
-def facts(settings: Settings) -> dict:
-    """The settings, with a digest of the lines of data."""
-    files = [Path(file) for file in (settings.data, settings.eval_data) if file]
-    digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
-    return asdict(settings) | {"sha256 of the data": digest}
-
-
-def remember(out: Path, what: dict) -> None:
-    """Write ``run.json``, whole or not at all."""
-    Path(out).mkdir(parents=True, exist_ok=True)
-    partial = Path(out) / f"{RUN}.partial"
-    partial.write_text(json.dumps(what, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(Path(out) / RUN)

@@ -13,13 +13,12 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from pefteach.choices import SCHEDULES
 from pefteach.paths import BASE, ROOT
+from pefteach.qlora.data import read
+from pefteach.qlora.folder import TRAINING
 from pefteach.qlora.instructions import encode_instruction
-from pefteach.qlora.run import TRAINING, read, run
-from pefteach.qlora.settings import CHOICES
+from pefteach.qlora.run import run
 from pefteach.quant import quantise
-from pefteach.quant.load import BACKENDS
 from pefteach.training import evaluate, gradients
 from pefteach.training.processes import OneProcess
 
@@ -141,7 +140,7 @@ def test_a_killed_run_goes_on_to_the_same_end(settings, tmp_path):
     ({"model": "tests"}, "cannot open the model tests: .{1,200}$"),
     ({"data": "no.jsonl"}, "there is no file no.jsonl"),
     ({"eval_data": "no.jsonl"}, "there is no file no.jsonl"),
-    ({"kind": "int4"}, "kind must be one of nf4, fp4, not 'int4'"),
+    ({"quant_type": "int4"}, "quant_type must be one of nf4, fp4, not 'int4'"),
     ({"backend": "gptq"}, "backend must be one of auto, pefteach, bitsandbytes, not 'gptq'"),
     ({"optimizer": "sgd"}, "optimizer must be one of adamw, .*, not 'sgd'"),
     ({"schedule": "step"}, "schedule must be one of constant, linear, cosine, not 'step'"),
@@ -161,10 +160,6 @@ def test_a_killed_run_goes_on_to_the_same_end(settings, tmp_path):
 def test_refusals(settings, tmp_path, change, message):
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         run(replace(settings, **change), tmp_path, samples=0, cpu=True)
-
-
-def test_the_choices_are_those_that_there_are():
-    assert CHOICES["schedule"] == tuple(SCHEDULES) and CHOICES["backend"][1:] == BACKENDS
 
 
 def test_another_adapter_is_not_written_over(settings, tmp_path):
