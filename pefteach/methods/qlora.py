@@ -6,8 +6,8 @@ Four choices around that equation, each from the paper or its code:
 
 * LoRA on **every** linear layer of the blocks: on query and value alone it stayed behind 16-bit tuning (figure 2);
 * the **norms** in float32: they are small, and they steer everything after them;
-* **gradient checkpointing**: once the base is small, activations are what is left, so blocks are computed twice;
-* AdamW with **paged** states, which leave the GPU when a long batch needs the room (``optimizers.py``).
+* **gradient checkpointing**: once the base is small, activations fill the memory, so blocks are computed twice;
+* AdamW with **paged** states, which leave the GPU when a long batch needs the room (``training/optimizers.py``).
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ def prepare_qlora(
     checkpointing: bool = False,
     name: str = "default",
 ) -> Adapter:
-    """Make a model ready to be trained with QLoRA, in place.
+    """Prepare a model for QLoRA, in place: 4-bit layers, LoRA on each of them, norms in float32.
 
     Args:
         model: in 4 bits already (:func:`pefteach.quant.load_in_4bit`), or else it is quantised here, to NF4 with
             double quantisation.
         rank, alpha, dropout: LoRA's.
         lora_dtype: the precision of A and B: float32, or bfloat16 as in the authors' code.
-        checkpointing: keep only the inputs of the blocks for the backward pass, and compute the blocks again.
+        checkpointing: keep only the inputs of the blocks, and compute the blocks again on the backward pass.
 
     Returns:
-        The adapter, a LoRA: its file says nothing of the 4 bits.
+        The LoRA adapter. Its file is like any LoRA's: it does not mention the 4 bits.
 
     Raises:
         ValueError: a model that cannot be quantised or cannot checkpoint, or settings that LoRA refuses.
@@ -62,20 +62,20 @@ def prepare_qlora(
 
 
 def norms_in_float32(model: nn.Module) -> None:
-    """Let every norm compute in float32 with a float32 scale, and hand on its result in the precision of its input."""
+    """Make every norm compute in float32, with a float32 scale, and cast its result to the precision of its input."""
     for _, module in base_modules(model):
         if "norm" in type(module).__name__.lower() and any(p.dtype != torch.float32 for p in module.parameters()):
             stream = next(module.parameters()).dtype
             module.float()
             module.register_forward_pre_hook(_to_float32)
-            module.register_forward_hook(_Back(stream))
+            module.register_forward_hook(_CastBack(stream))
 
 
 def _to_float32(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return (inputs[0].float(), *inputs[1:])
 
 
-class _Back:
+class _CastBack:
     """A hook that casts a module's output. An object and not a closure, so that a model can be copied with it."""
 
     def __init__(self, dtype: torch.dtype):

@@ -1,1 +1,1 @@
-"""QLoRA on a real model: the recipe, instruction data, and ``pefteach qlora``."""
+"""QLoRA runs on real models and your own data, as ``pefteach qlora`` starts them; begin with ``run.py``."""

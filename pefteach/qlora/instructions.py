@@ -2,7 +2,7 @@
 
     {"prompt": "Name a colour of the sky.", "response": "Blue."}
 
-Only the response is learned; the prompt is what it is an answer to.
+The model learns the response; the prompt is its context.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SHOWN = 5  # bad lines that an error lists
 
 @dataclass(frozen=True)
 class Instruction:
-    """A line of the file, ``line`` counted from 1."""
+    """One line of the file; ``line`` is its number, from 1."""
 
     line: int
     prompt: str
@@ -27,7 +27,7 @@ class Instruction:
 
 
 def read_instructions(file: Path) -> list[Instruction]:
-    """All lines of a JSONL file; blank ones are skipped.
+    """Read the lines of a JSONL file; blank ones are skipped.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -76,16 +76,16 @@ def _instruction(number: int, line: bytes) -> Instruction:
 
 
 def prompt_ids(tokenizer: Any, prompt: str) -> list[int]:
-    """What the model is given: the prompt in the tokenizer's chat template if it has one, else ``<bos> prompt``."""
+    """Token ids of the prompt: in the tokenizer's chat template if it has one, else ``<bos> prompt``."""
     if getattr(tokenizer, "chat_template", None):
-        said = [{"role": "user", "content": prompt}]
-        return list(tokenizer.apply_chat_template(said, add_generation_prompt=True, return_dict=False))
+        messages = [{"role": "user", "content": prompt}]
+        return list(tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False))
     start = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
     return start + tokenizer.encode(prompt, add_special_tokens=False)
 
 
 def encode_instruction(tokenizer: Any, instruction: Instruction) -> Example:
-    """Token ids of prompt, response and end; only response and end count.
+    """Encode prompt, response and end of text as one example, in which response and end count.
 
     Args:
         tokenizer: transformers'.

@@ -18,7 +18,7 @@ from pefteach.model.modes import eval_mode
 
 
 def pack(examples: Sequence[Example], length: int) -> list[list[Example]]:
-    """Rows of at most ``length`` tokens: from the longest example to the shortest, each goes where it fits best.
+    """Put examples into rows of up to ``length`` tokens: the longest first, each into the fullest row with room for it.
 
     Raises:
         ValueError: an example longer than ``length``.
@@ -40,7 +40,7 @@ def pack(examples: Sequence[Example], length: int) -> list[list[Example]]:
 
 
 def collate_rows(rows: Sequence[Sequence[Example]]) -> dict[str, Tensor]:
-    """``input_ids``, ``position_ids`` and ``labels``, each (B, T); what is left of a row is one more, empty example."""
+    """Stack rows as ``input_ids``, ``position_ids`` and ``labels``, each (B, T); padding is one more, empty example."""
     width = max(sum(len(e.ids) for e in row) for row in rows)
     ids, positions = torch.zeros(len(rows), width, dtype=torch.long), torch.zeros(len(rows), width, dtype=torch.long)
     labels = torch.full_like(ids, IGNORE)

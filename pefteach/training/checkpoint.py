@@ -1,4 +1,4 @@
-"""The file from which a killed training run goes on, in safetensors' format."""
+"""A training run's state in a safetensors file, from which a killed run goes on."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Checkpoint:
             self.tensors |= {f"state:{adapter.name}.{key}": t for key, t in adapter.training_state().items()}
         self.saved_at = time.monotonic()
 
-    def overdue(self) -> bool:
+    def due(self) -> bool:
         """Whether the last save is too long ago."""
         return self.file is not None and time.monotonic() - self.saved_at > self.seconds
 

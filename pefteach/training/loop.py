@@ -75,12 +75,12 @@ def fit(
     learning_rate(0, steps, lr, schedule, warmup)  # refuse an unknown schedule now, not after an hour
 
     adapters = [adapter for adapter in attached(model).values() if adapter.active]
-    adamw = optimizer(parameter_groups(model, adapters, weight_decay), lr=lr, betas=betas)
-    forward = processes.prepare(model, adamw)
+    opt = optimizer(parameter_groups(model, adapters, weight_decay), lr=lr, betas=betas)
+    forward = processes.prepare(model, opt)
     weights = {name: p for name, p in model.named_parameters() if p.requires_grad}  # only now: FSDP replaces them
     parameters = list(weights.values())
-    stored = Checkpoint(checkpoint, checkpoint_seconds, weights, adamw, adapters, write=processes.main)
-    history = stored.load()
+    run_state = Checkpoint(checkpoint, checkpoint_seconds, weights, opt, adapters, write=processes.main)
+    history = run_state.load()
     if history.reached(target):
         return history
 
@@ -92,22 +92,22 @@ def fit(
     with train_mode(model), bar:
         for step in range(first, steps):
             rate = learning_rate(step, steps, lr, schedule, warmup)
-            for group in adamw.param_groups:
+            for group in opt.param_groups:
                 group["lr"] = rate
             if checkpoint:  # dropout has to be the same after a resume, and another in each process
                 torch.manual_seed(seed + processes.count * step + processes.index)
 
             batch = {key: value.to(device) for key, value in batch_at(step).items()}
-            adamw.zero_grad()
+            opt.zero_grad()
             own_loss = compute_gradients(forward, batch, adapters, accumulate, processes)
             grad_norm = whole(nn.utils.clip_grad_norm_(parameters, clip)).item()
-            loss, checkpoint_due = processes.sum_over_processes(own_loss, stored.overdue())
+            loss, checkpoint_due = processes.sum_over_processes(own_loss, run_state.due())
             if not (math.isfinite(loss) and math.isfinite(grad_norm)):
                 last_good_weights.restore()
                 history.stopped = f"diverged at step {step}"
                 raise TrainingDiverged(step, loss, history)
             last_good_weights.keep()
-            adamw.step()
+            opt.step()
             for adapter in adapters:
                 adapter.after_step(step, steps)
 
@@ -124,6 +124,6 @@ def fit(
                     bar.total = bar.n  # done: a bar that stays short looks like a failure
                     break
             if checkpoint_due:
-                stored.save(history)
-    stored.save(history)
+                run_state.save(history)
+    run_state.save(history)
     return history

@@ -4,7 +4,6 @@ import copy
 
 import pytest
 import torch
-from torch import nn
 from torch.nn.functional import cross_entropy
 
 from helpers import DEVICES
@@ -15,7 +14,6 @@ from pefteach.model.modules import base_modules
 from pefteach.model.recompute import recompute_blocks
 from pefteach.quant import quantise
 from pefteach.quant.load import block_linears, four_bit_weight
-from pefteach.training.optimizers import optimizer_for
 from pefteach.workshop.parity.compare import shake
 from pefteach.workshop.parity.families import make, make_batch
 
@@ -152,14 +150,3 @@ def test_detaching_leaves_the_4_bit_model():
     assert list(attached(model)) == ["default"]
     detach(model)
     assert torch.equal(model(**batch).logits, before)
-
-
-def test_optimisers():
-    cpu = torch.device("cpu")
-    for name in ("paged-adamw-32bit", "paged-adamw-8bit"):
-        make_it, note = optimizer_for(name, cpu)
-        assert isinstance(make_it([nn.Parameter(torch.zeros(2))], lr=1.0), torch.optim.AdamW)
-        assert note == f"{name} needs a GPU, whose memory is what it pages: training with plain AdamW"
-    assert optimizer_for("adamw", cpu)[1] is None
-    with pytest.raises(ValueError, match="no optimiser is called 'sgd': choose one of adamw, paged-adamw-32bit"):
-        optimizer_for("sgd", cpu)
