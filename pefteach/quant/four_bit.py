@@ -13,6 +13,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from pefteach.choices import QUANT_TYPES
 from pefteach.quant.blockwise import encode
 from pefteach.quant.codebooks import codebook
 from pefteach.quant.codes import Codes4bit
@@ -82,7 +83,7 @@ def quantise_4bit(
         ValueError: an empty or non-finite tensor, or a precision, quant_type or block size that is not there.
     """
     check_values(x)
-    if quant_type not in ("nf4", "fp4"):
+    if quant_type not in QUANT_TYPES:
         raise ValueError(f"quant_type must be 'nf4' or 'fp4', not {quant_type!r}")
     if block_size < 1:
         raise ValueError(f"block_size must be at least 1, not {block_size}")

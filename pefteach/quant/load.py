@@ -11,12 +11,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from pefteach.choices import BACKENDS
 from pefteach.model.modules import base_modules, has_adapters, is_linear, linear_shape, unwrapped
 from pefteach.quant.files import from_state
 from pefteach.quant.four_bit import Quantised4bit
 from pefteach.quant.linear4bit import Linear4bit
-
-BACKENDS = ("pefteach", "bitsandbytes")
 
 
 def quantise(

@@ -4,7 +4,7 @@ import pytest
 
 from pefteach.choices import BACKENDS, OPTIMIZERS, QUANT_TYPES, SCHEDULES
 from pefteach.qlora.settings import Settings
-from pefteach.quant import codebook
+from pefteach.quant import codebook, four_bit
 from pefteach.quant import load as quant_load
 from pefteach.training import optimizers
 from pefteach.training.schedule import learning_rate
@@ -12,7 +12,7 @@ from pefteach.training.schedule import learning_rate
 
 def test_the_choices_are_those_that_there_are():
     assert all(learning_rate(5, 10, 1.0, schedule, 0.1) > 0 for schedule in SCHEDULES)
-    assert BACKENDS == quant_load.BACKENDS
+    assert quant_load.BACKENDS is BACKENDS and four_bit.QUANT_TYPES is QUANT_TYPES
     assert all(codebook(quant_type).numel() == 16 for quant_type in QUANT_TYPES)
     assert optimizers.OPTIMIZERS is OPTIMIZERS
 
