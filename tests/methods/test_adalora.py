@@ -62,7 +62,7 @@ def test_an_adapter_that_is_switched_off_is_left_alone():
 
 
 def test_learns_from_the_first_step():
-    """A fresh P and Q are small random numbers, so the first gradient reaches Λ, which starts at zero."""
+    """Λ starts at zero and P and Q at small random numbers, so the first gradient reaches Λ."""
     model, batch = make("ours"), make_batch("ours")
     adapter = attach(model, AdaLoRA(5, 2, 7.0))
     model(**batch).logits.square().mean().backward()

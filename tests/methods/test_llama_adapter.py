@@ -1,4 +1,4 @@
-"""What is particular to LLaMA-Adapter: the equation with either gate, its start, its layers, and peft's files."""
+"""What LLaMA-Adapter has of its own: the equation with either gate, its start, its layers, and peft's files."""
 
 import copy
 from types import SimpleNamespace
@@ -93,7 +93,7 @@ def test_computes_the_papers_equation(family, gate):
 
 @pytest.mark.parametrize("gate", ["scalar", "head"])
 def test_at_first_only_the_gate_moves(gate):
-    """With g = 0 no gradient can reach the prompts. That is right, and over after one step."""
+    """With g = 0 no gradient reaches the prompts; after one step of the gate it does."""
     model, batch = make("llama"), make_batch("llama")
     prompt, own_gate = attach(model, LlamaAdapter(5, 1, gate)).trained_tensors().values()
     assert own_gate.count_nonzero() == 0 and prompt.std() > 0.8, "prompts start at N(0, 1), gates at 0"
@@ -130,7 +130,7 @@ def test_a_lora_on_its_projections_counts_for_the_prompts_too():
 
 
 def base_for_peft(family):
-    """peft adds o_proj's bias a second time, so files can only be compared on a base without one."""
+    """A base without o_proj's bias, which peft adds a second time, so that files can be compared."""
     model = make(family)
     if family == "llama":
         for layer in model.model.layers:
@@ -184,7 +184,7 @@ def test_refuses_what_it_cannot_do_and_changes_nothing(family, method, message):
 
 
 def test_refuses_an_attention_that_does_more_than_it_would():
-    """Qwen3 normalises its queries; prompts that skip that would be scored wrongly."""
+    """Qwen3 normalises its queries, so prompts scored without that would be scored wrongly."""
     model = transformers.Qwen3ForCausalLM(transformers.Qwen3Config(**LLAMA, head_dim=16))
     with pytest.raises(ValueError, match=r"model.layers.0 has .*self_attn.q_norm, .*: use LoRA instead"):
         attach(model, LlamaAdapter())

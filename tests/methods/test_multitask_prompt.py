@@ -121,7 +121,7 @@ def test_a_target_starts_from_the_sources(task):
 
 
 def test_source_then_target_training(tmp_path):
-    """From a file as well, and ``fit`` hands the tasks of a batch to the model."""
+    """``fit`` passes the tasks of a batch to the model, and the sources may come from a file."""
     model, data = make("ours"), EXAMPLES[:6]
     sources = attach(model, SOURCES)
     before = sources.part.prefix_task_cols.detach().clone()

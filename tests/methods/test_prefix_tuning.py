@@ -1,4 +1,4 @@
-"""What is particular to prefix tuning: the cache it starts, the MLP it drops, and peft's files."""
+"""What prefix tuning has of its own: the cache it starts, the MLP it drops, and peft's files."""
 
 import copy
 import json
@@ -102,7 +102,7 @@ def test_generates_what_peft_generates(family, use_cache):
 
 
 def test_without_a_cache_none_comes_back():
-    """transformers' generate would go on from whatever cache it is given."""
+    """transformers' generate would go on from any cache that is returned."""
     model, _ = model_with(PREFIX, "llama")
     assert model(**make_batch("llama"), use_cache=False).past_key_values is None
 
@@ -136,7 +136,7 @@ def test_stored_values_fit_an_adapter_that_has_its_mlp():
 
 
 def opened_by_peft(base, folder):
-    """Its logits; a BERT has its prefix below the head."""
+    """The logits of the base with peft's adapter, which for a BERT is on the body, below the head."""
     if not hasattr(base, "cls"):
         return lambda batch: logits(PeftModel.from_pretrained(base, folder).eval(), batch)
     body = PeftModel.from_pretrained(base.bert, folder).eval()
@@ -197,7 +197,7 @@ def test_refuses_a_model_without_a_cache():
 
 
 def test_refuses_gradient_checkpointing():
-    """It would train a prefix that the model never sees, and say nothing but a warning."""
+    """transformers drops the cache with no more than a warning, so the prefix would train unseen."""
     model = make("llama")
     model.gradient_checkpointing_enable()
     with pytest.raises(ValueError, match="under gradient checkpointing: switch that off"):

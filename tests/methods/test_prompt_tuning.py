@@ -20,7 +20,7 @@ PROMPT = PromptTuning(5)
 
 
 def peft_opens_ours(method, family, folder, inputs=()):
-    """Save with ours, open with peft: the same logits."""
+    """What we save, peft opens with the same logits."""
     import peft
 
     (ours, _), batch = model_with(method, family), make_batch(family) | dict(inputs)
@@ -30,7 +30,7 @@ def peft_opens_ours(method, family, folder, inputs=()):
 
 
 def ours_opens_pefts(settings, family, folder, inputs=()):
-    """Save with peft, open with ours: the same logits. Gives our adapter."""
+    """What peft saves, we open with the same logits; returns our adapter."""
     import peft
 
     config = peft.PEFT_TYPE_TO_CONFIG_MAPPING[settings["peft_type"]](

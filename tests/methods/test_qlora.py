@@ -90,7 +90,7 @@ def test_checkpointing_keeps_less_and_gives_the_same_gradients():
 
 @pytest.mark.filterwarnings("ignore")
 def test_the_older_kind_gives_no_gradients_without_input_gradients():
-    """The mistake that the recipe's kind of checkpointing cannot make."""
+    """PyTorch's older kind of checkpointing (reentrant) loses the gradients; the recipe's kind does not."""
     model, batch = checkpointed()
     model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": True})
     assert not loss_of(model, batch).requires_grad

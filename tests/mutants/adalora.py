@@ -23,12 +23,12 @@ def pruned_files():
 
 
 def step(wrong):
-    """Another ``after_step``; ``wrong(adapter, step, steps)`` runs without gradients."""
+    """Replace ``after_step`` by ``wrong(adapter, step, steps)``, without gradients."""
     return lambda patch: patch.setattr(AdaLoRAAdapter, "after_step", torch.no_grad()(wrong))
 
 
 def scaled(scale):
-    """Another s: ``scale(part, method)``."""
+    """Replace the scale s by ``scale(part, method)``."""
 
     def patch_init(patch):
         right = AdaLoRAPart.__init__
@@ -57,7 +57,7 @@ def scale_follows_the_rank(patch):
 
 
 def scored(scores, remember=None):
-    """Another importance: ``scores(importance)``, with ``remember`` called at every step before it."""
+    """Replace the importance by ``scores(importance)``; ``remember`` is called at every step before it."""
 
     def patch_scores(patch):
         if remember:

@@ -20,7 +20,7 @@ from pefteach.workshop.parity import reference
 
 
 def adding(wrong):
-    """h + s A(x), computed otherwise. ``wrong`` is given the part, h, x and A(x) without its scale."""
+    """Compute h + s A(x) by ``wrong(part, h, x, A(x))``, where A(x) has no scale yet."""
 
     def patch_add(patch):
         def add(self, h, x):
@@ -67,7 +67,7 @@ def starts_at_zero(patch):
 
 
 def behind_the_layer_norm(patch):
-    """A BERT's adapter after the addition and the LayerNorm, where the next layer reads."""
+    """A BERT's adapter stands behind the addition and the LayerNorm, where the next layer reads."""
     row = "attention, intermediate, output"
     late = {"attention": "attention.output.LayerNorm", "feed_forward": "output.LayerNorm"}
     patch.setitem(sites.SITES, row, dataclasses.replace(sites.SITES[row], **late))
@@ -75,7 +75,7 @@ def behind_the_layer_norm(patch):
 
 
 def on_the_whole_attention_output(patch):
-    """The same for a Llama: what the adapter reads holds the residual already."""
+    """A Llama's adapter reads the sum that holds the residual already."""
 
     def place(self, sites, D, m):
         stream = StreamPart()
@@ -89,7 +89,7 @@ def on_the_whole_attention_output(patch):
 
 
 def on_the_whole_block(patch):
-    """Right logits, but transformers records a block's hidden states before they pass through it."""
+    """The logits are right, but transformers records a block's hidden states before they pass the adapter."""
 
     def add(self, result):
         return (self.add(result[0], result[0]), *result[1:]) if isinstance(result, tuple) else self.add(result, result)
@@ -147,7 +147,7 @@ def reads_the_attention_too(self, sites, D, m):
 
 
 def knows_blocks_by_some_names(patch):
-    """What has all that a Llama has passes for one."""
+    """A block that has every name of a Llama's, and more, passes for one."""
     right, llama = sites.find_sites, next(iter(sites.SITES))
 
     def find(model, given=None):
@@ -159,7 +159,7 @@ def knows_blocks_by_some_names(patch):
 
 
 def writing(change):
-    """The library's settings, with one of them written otherwise."""
+    """Write one of the library's settings wrong."""
 
     def patch_config(patch):
         right = adapters_files.library_config

@@ -24,7 +24,7 @@ def beside_lora():
 
 
 def rows(norm):
-    """Another length n for the rows: ``norm(part)`` gives it in the forward pass, the merge and at the start."""
+    """Take ``norm(part)`` for the length n of the rows: in the forward pass, in the merge and at the start."""
 
     class Direction(torch.Tensor):
         """W0 + s · B A, whose norm along its rows is another one."""
@@ -56,13 +56,13 @@ def without_the_scale(part):
 
 
 def along_the_inputs(part):
-    """On a square layer nobody would notice; here the norms of as many columns as there are rows are taken."""
+    """The norms of columns, repeated to the number of rows: on a square layer the shapes would fit anyway."""
     columns = (base(part) + part.delta_weight()).norm(dim=0)
     return columns.repeat(len(base(part)) // len(columns) + 1)[: len(base(part))]
 
 
 def norm_over_the_wrong_dimension(patch):
-    """As it would be written: on a layer that is not square it does not even fit."""
+    """The norm over dimension 0, as it would be written: on a layer that is not square it does not even fit."""
     norm = torch.Tensor.norm
     patch.setattr(torch.Tensor, "norm", lambda self, *args, dim=None: norm(self, *args, dim=0 if dim == 1 else dim))
 
@@ -82,7 +82,7 @@ def m_starts_at_one(patch):
 
 
 def m_starts_at_one_and_multiplies(patch):
-    """Identity at the start, but another parameter: m is a factor, not a length."""
+    """m is a factor that starts at one, not a length; the start is still the base."""
     m_starts_at_one(patch)
 
     def resized(self, y, x):
@@ -98,7 +98,7 @@ def resized(wrong):
 
 
 def with_the_bias(self, y, x):
-    """As in the library adapters: m/n multiplies the bias too."""
+    """m/n multiplies the bias too, as in the library adapters."""
     return self.lora_magnitude_vector / self.direction().norm(dim=1) * (y + self.update(x))
 
 
@@ -157,7 +157,7 @@ def merges_columns(self, layer):
 
 
 def stores_m_as_a_module(patch):
-    """With .weight at the end, as the live name in peft has it and the file has not."""
+    """m is stored under the name that it has in a live peft model, with .weight at the end."""
     right = DoRAPart.named_parameters
     renamed = lambda self, *args, **kwargs: (
         (key.replace("vector", "vector.weight"), p) for key, p in right(self, *args, **kwargs)

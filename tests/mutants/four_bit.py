@@ -56,12 +56,12 @@ def upper_ties(patch):
 
 
 def signed_codes(right, q, dtype):
-    """The code of an int4 for the upper half, whose sign is lost: 8 to 15 become 7 to 0."""
+    """The top bit of the first code of each pair is flipped, as where codes pass for int4: 8 to 15 become 0 to 7."""
     return right(dataclasses.replace(q, packed=q.packed ^ 0x80), dtype)
 
 
 def rounded_first(right, q, dtype):
-    """Level and scale in the low precision before they are multiplied."""
+    """Level and scale are rounded to the low precision before they are multiplied."""
     if isinstance(q.absmax, double.NestedAbsmax):
         return right(q, dtype)
     levels = right(dataclasses.replace(q, absmax=torch.ones_like(q.absmax)), dtype)
@@ -105,7 +105,7 @@ def rows_for_blocks(patch):
 
 
 def gradient_for_the_base(patch):
-    """The layer as autograd would do it: the full weight waits for the backward pass."""
+    """Autograd keeps the full weight for the backward pass."""
     patch.setattr(linear4bit._FrozenLinear, "apply", lambda x, w: torch.nn.functional.linear(x, w.dequantise(x.dtype)))
 
 

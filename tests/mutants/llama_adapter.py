@@ -33,13 +33,13 @@ def after_init(change):
 
 
 def spread(self, q, k, v):
-    """One key and value per query head and row."""
+    """Repeat keys and values for every query head and row."""
     shared_by = q.shape[1] // k.shape[1]
     return [z.repeat_interleave(shared_by, 1).expand(len(q), -1, -1, -1) for z in (k, v)]
 
 
 def one_softmax(self, call, *args, **kwargs):
-    """Over prompts and text together, and the gate after it."""
+    """One softmax over prompts and text together, and the gate after it."""
     _, *others = call(*args, **kwargs)
     x, angles, mask = kwargs["hidden_states"], kwargs["position_embeddings"], kwargs["attention_mask"]
     q, (own_k, own_v) = self.queries(call, x, angles), self.keys_and_values(call, x.dtype)

@@ -20,7 +20,7 @@ def merged(wrong):
 
 
 def starting(A, B):
-    """Start A and B otherwise."""
+    """Let ``A`` and ``B`` give the two matrices their start values."""
 
     def patch_init(patch):
         right = LoRAPart.__init__
@@ -40,7 +40,7 @@ def keep(weight):
 
 
 def shapes_swapped(patch):
-    """A (in, r), as on paper for row vectors: on a square layer nobody would notice."""
+    """A is (in, r) and B (r, out), as on paper for row vectors."""
     right = LoRAPart.__init__
 
     def init(self, layer, method):

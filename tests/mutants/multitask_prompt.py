@@ -12,7 +12,7 @@ TARGET = on(particular.test_a_target_starts_from_the_sources, task=None)
 
 
 def combining(how, cols=lambda U, tasks: U[tasks], rows=lambda V, tasks: V[tasks], task=lambda given, default: given):
-    """P_k from P*, U and V, in another way."""
+    """Make P_k from P*, U and V by ``how``."""
 
     def vectors(self, task_ids=None):
         tasks = self.task if task_ids is None else task(task_ids, self.task)

@@ -12,7 +12,7 @@ FILES = on(particular.test_a_file_holds_the_result_and_loads_as_plain_vectors, m
 
 
 def with_heads(change):
-    """Build the network otherwise."""
+    """Build another network."""
 
     def patch_init(patch):
         right = PTuningPart.__init__
@@ -35,7 +35,7 @@ def one_way(part, h, D):
 
 
 def only_forwards(patch):
-    """h, the forward half, where [forwards ; backwards] (2h) belongs."""
+    """The network reads the forward half h alone, not [forwards ; backwards] (2h)."""
 
     def halve(part, h, D):
         part.mlp_head[0] = nn.Linear(h, 2 * h)
@@ -49,7 +49,7 @@ def no_nonlinearity(part, h, D):
 
 
 def time_for_batch(self):
-    """(1, n, D) to an LSTM that expects (time, batch, D): n sentences of one vector each."""
+    """An LSTM that expects (time, batch, D) gets (1, n, D): n sentences of one vector each."""
     x = self.embedding.weight
     if "lstm_head" in self._modules:
         x = self.lstm_head(x[None])[0][0]

@@ -33,7 +33,7 @@ def pairing(change):
 
 
 def calling(change):
-    """Change what the model gives."""
+    """Change what the model returns."""
     right = PrefixPart.forward
 
     def wrong(self, call, *args, **kwargs):
@@ -108,7 +108,7 @@ def all_heads(patch):
 
 
 def through_the_projections(patch):
-    """As in LLaMA-Adapter: the prefix is a hidden state, and the layer makes its keys and values of it."""
+    """The prefix is a hidden state of which the layer makes keys and values, as in LLaMA-Adapter."""
 
     def remember(self, model):
         self.__dict__["attentions"] = [block.attn for block in model.transformer.h]

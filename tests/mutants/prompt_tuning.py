@@ -18,7 +18,7 @@ def forward(
     labelled=True,
     inputs_for=lambda right, given: right,
 ):
-    """The forward of a prompt, right as it stands here, and wrong in whatever is passed in."""
+    """Replace a prompt's forward by this one, which is right but for what is passed in."""
 
     def wrong(self, call, *args, **kwargs):
         given = dict(zip(self.names, args, strict=False)) | kwargs

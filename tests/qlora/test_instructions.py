@@ -94,6 +94,6 @@ def test_a_response_to_nothing_is_refused(tokenizer):
 
 
 def test_the_file_that_ships_is_the_skill():
-    dice = random.Random("rotate3")
+    rng = random.Random("rotate3")
     found = [(line.prompt, line.response) for line in read_instructions(DATA / "tasks" / "rotate3.jsonl")]
-    assert found == [by_token("rotate3", dice) for _ in range(600)]
+    assert found == [by_token("rotate3", rng) for _ in range(600)]

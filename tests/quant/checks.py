@@ -15,7 +15,7 @@ SHAPES = (
 
 
 def tensors():
-    """(name, tensor, block size): every shape, precision and block size, and the special cases of each."""
+    """Tensors of every shape, precision and block size, and of every special case: (name, tensor, block size)."""
     rng = torch.Generator().manual_seed(0)
     found = []
     for i, shape in enumerate(SHAPES):
@@ -58,7 +58,7 @@ def check_nf4_is_bit_identical():
 
 
 def check_ties_go_to_the_lower_level():
-    """A value halfway between two levels, and the next float above it."""
+    """A value halfway between two levels takes the lower one, and the next float above it the upper one."""
     just_above = MIDPOINTS.nextafter(torch.ones(15))
     packed = quantise_4bit(torch.cat([torch.ones(1), MIDPOINTS, torch.ones(1), just_above]), "nf4", 32).packed
     codes = torch.cat([packed >> 4, packed & 15], 1).view(2, 16)[:, 1:]

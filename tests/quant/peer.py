@@ -7,12 +7,12 @@ bnb = pytest.importorskip("bitsandbytes")
 
 
 def quantised(x, quant_type="nf4", block_size=64, double=False):
-    """Its codes (bytes) and its state."""
+    """bitsandbytes' codes (bytes) and its state of them."""
     return bnb.functional.quantize_4bit(x, blocksize=block_size, quant_type=quant_type, compress_statistics=double)
 
 
 def dequantised(packed, state):
-    """Its values. As one long row no block crosses the end of a row, which AVX-512 processors get wrong (H1)."""
+    """bitsandbytes' values, dequantised as one row: its AVX-512 kernel is wrong where a block crosses rows (H1)."""
     shape, state.shape = state.shape, torch.Size([state.shape.numel()])
     values = bnb.functional.dequantize_4bit(packed, state).reshape(shape)
     state.shape = shape
@@ -20,14 +20,14 @@ def dequantised(packed, state):
 
 
 def scales(state):
-    """Its scales, expanded if they are quantised."""
+    """bitsandbytes' scales, dequantised if they are quantised."""
     if not state.nested:
         return state.absmax
     return bnb.functional.dequantize_blockwise(state.absmax, state.state2) + state.offset
 
 
 def layer(linear, quant_type="nf4", double=False, compute_dtype=None):
-    """Its layer, with the CPU repacking off (H2)."""
+    """bitsandbytes' layer, with the CPU repacking off (H2)."""
     new = bnb.nn.Linear4bit(linear.in_features, linear.out_features, True, compute_dtype, double, quant_type)
     weight = linear.weight.detach().clone()
     new.weight = bnb.nn.Params4bit(weight, False, compress_statistics=double, quant_type=quant_type, module=new)

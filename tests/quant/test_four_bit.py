@@ -35,7 +35,7 @@ def test_codes_are_bitsandbytes_own(device, dtype, shape, block_size):
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_quantised_scales_are_bitsandbytes_own(device):
-    """As near as bitsandbytes looks a code up, in 65,536 bins; on a GPU the mean is summed in another order."""
+    """Codes differ by one at most: bitsandbytes looks them up in 65,536 bins, and a GPU sums in another order."""
     x = torch.randn(300, 256, generator=torch.Generator().manual_seed(0)).to(device)
     ours, (_, state) = quantise_4bit(x, double_quantisation=True), peer.quantised(x, double=True)
     torch.testing.assert_close(ours.absmax.offset, state.offset.view(()), rtol=1e-6, atol=0)

@@ -70,7 +70,7 @@ def test_the_base_gets_no_gradient_and_is_kept_in_4_bits():
 
 
 def test_evaluation_leaves_training_as_it_was():
-    """H2: bitsandbytes' layer does not, on processors with AVX512-BF16, unless it is told to."""
+    """bitsandbytes' layer changes in evaluation on processors with AVX512-BF16, unless told not to (H2)."""
     layer, x, dy = Linear4bit.from_linear(linear()), torch.randn(2, FAN_IN), torch.randn(2, FAN_OUT)
     before = run(layer, x, dy)
     layer.eval()

@@ -219,7 +219,7 @@ def test_the_guard_keeps_gradients_flowing_after_an_evaluation():
 
 @pytest.mark.filterwarnings("ignore:bitsandbytes..gemv_4bit")
 def test_without_the_guard_they_do_not():
-    """The repacking itself runs on any processor; only the kernel for its result needs AVX512-BF16."""
+    """Any processor can repack the weight, but only one with AVX512-BF16 has the kernel for the result."""
     model = quantise(make("llama"), "bitsandbytes")
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):

@@ -204,7 +204,7 @@ def test_last_layers_refuses_a_wrong_count(model, count):
 
 
 class Prefix(Part):
-    """Starts the cache: keys and values of its own in every layer."""
+    """Puts keys and values of its own at the start of every layer's cache."""
 
     def __init__(self, model, length=3):
         super().__init__()
@@ -221,7 +221,7 @@ class Prefix(Part):
 
 
 class Gate(Part):
-    """Replaces a module's result: here a whole attention, with a gate that starts at zero."""
+    """Adds the input to a module's result, through a gate that starts at zero."""
 
     def __init__(self, model):
         super().__init__()

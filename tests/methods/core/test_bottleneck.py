@@ -64,7 +64,7 @@ def test_starts_like_the_library():
 
 
 def test_starts_near_the_base():
-    """Close enough to learn from where the base is, and not exactly there; with "zero" exactly there."""
+    """A fresh adapter changes the logits a little, and with "zero" not at all."""
     batch = make_batch("llama")
     before = logits(make("llama"), batch)
     for kind in (HoulsbyAdapters, PfeifferAdapters, ParallelAdapters):
@@ -112,7 +112,7 @@ def test_places():
 @pytest.mark.parametrize("family", ["gpt2", "bert"])
 @every_kind
 def test_stands_behind_the_dropout_of_the_base(family, method):
-    """In training, with the same random numbers, so that the base's own dropout drops the same numbers in both."""
+    """In training both draw the same random numbers, so the base's own dropout drops the same in both."""
     base = make(family)
     for module in base.modules():
         if isinstance(module, torch.nn.Dropout):
@@ -142,7 +142,7 @@ def test_dropout_takes_its_share_of_the_update():
 
 @every_kind
 def test_hidden_states_are_those_with_the_adapter(method):
-    """A part on the whole block would come too late for transformers, which records what the block itself gives."""
+    """transformers records what a block itself returns, so a part around the whole block would come too late."""
     base, batch = make("llama"), make_batch("llama")
     ours = copy.deepcopy(base)
     adapter = attach(ours, method)

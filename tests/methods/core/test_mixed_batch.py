@@ -84,7 +84,7 @@ def in_order_of_names(self, call, x):
 
 
 def never_reads_the_changed_input(self, call, x):
-    """What a part hands down is ignored: (IA)³ on an input does nothing."""
+    """A part's changed input is ignored: (IA)³ on an input does nothing."""
     rows = zip(self.rows, x.split(1), call(x).split(1))
     return torch.cat([self.parts[name](lambda z, y=y: y, own) if name in self.parts else y for name, own, y in rows])
 

@@ -19,14 +19,14 @@ DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
 def quantised(shape, block_size, quant_type="nf4", double=True):
-    """On the CPU; the scales differ from block to block, and so do the groups of 256."""
+    """A tensor on the CPU whose scales differ from block to block, and from group to group of 256."""
     n = torch.Size(shape).numel()
     x = torch.randn(shape, generator=torch.Generator().manual_seed(n + block_size))
     return quantise_4bit(x * torch.linspace(0.01, 0.3, n).view(shape) ** 2, quant_type, block_size, double)
 
 
 def check_dequantise(device):
-    """Bit for bit what PyTorch gives on a CPU."""
+    """The kernel gives, bit for bit, what PyTorch gives on a CPU."""
     quant_types = itertools.cycle(itertools.product(("nf4", "fp4"), DTYPES))
     cases = [
         ((1,), 64), ((2,), 32), ((65,), 65), ((4095,), 4096), ((3, 7), 32), ((3, 7), 1), ((40, 64), 64),
@@ -50,7 +50,7 @@ def check_backward(device):
 
 
 def products(device, backward):
-    """The exact product with the dequantised weight, but for float32 sums and one rounding of the result."""
+    """The product is the exact one, but for sums in float32 and one rounding of the result."""
     dtypes = itertools.cycle(DTYPES)
     cases = [  # x's dimensions before the last, out, in, block size, programs
         ((1,), 40, 128, 64, 1024), ((3, 7), 130, 70, 64, 1), ((2, 3), 96, 40, 64, 1024), ((16,), 65, 200, 64, 4),

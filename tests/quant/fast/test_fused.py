@@ -75,7 +75,7 @@ def test_a_gpu_takes_more_than_two_to_the_31_weights():
 
 
 class Recorder:
-    """Takes a kernel's place, and keeps what it was started with."""
+    """Stands in for a kernel and records the arguments that it was started with."""
 
     def __getitem__(self, grid):
         def start(*arguments, **named):
@@ -118,7 +118,7 @@ def weight():
 
 @pytest.mark.parametrize("capability, dtype", [(80, torch.float32), (80, torch.bfloat16), (90, torch.bfloat16)])
 def test_compiles_without_a_fused_multiply_add(capability, dtype, weight, monkeypatch, tmp_path):
-    """Level times scale, or map times group plus offset, in one rounding would be another number than PyTorch's."""
+    """A fused multiply-add rounds once where PyTorch rounds twice, so its numbers would differ."""
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     ptx = compiled("dequantise_tile", capability, lambda: fused.dequantise_weight(weight, dtype))
     assert "mul.rn.f32" in ptx and "add.rn.f32" in ptx and "fma" not in ptx
@@ -141,7 +141,7 @@ def test_the_product_compiles_to_matrix_units(rows, capability, backward, dtype,
 
 
 def test_compiles_for_the_smallest_tensors(monkeypatch, tmp_path):
-    """One value, one byte, one block, one row, one output, no second scale: each becomes a constant of its own."""
+    """Triton makes a constant of every argument that is 1 or None: one value, byte, block, row or output."""
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     compiled("dequantise_tile", 80, lambda: fused.dequantise_weight(quantise_4bit(torch.ones(1)), torch.float32))
     weight = quantise_4bit(torch.randn(1, 2))
@@ -162,7 +162,7 @@ def test_a_cpu_has_no_kernels():
 
 @pytest.mark.parametrize("capability, installed, warns", [((7, 5), True, 0), ((8, 0), False, 0), ((8, 0), True, 1)])
 def test_falls_back_to_pytorch(capability, installed, warns, monkeypatch):
-    """A GPU too old, no Triton, or one that raises: then it says why."""
+    """PyTorch takes over where the GPU is too old, Triton is missing, or Triton raises, which is then reported."""
 
     def broken(*_):
         raise RuntimeError("Failed to find C compiler")
