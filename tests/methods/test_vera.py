@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from helpers import logits, loss, model_with, refuses, trained_numbers
-from interop.test_weight_files import there_and_back
+from interop.test_peft_files import there_and_back
 from pefteach.interop import load_adapter, save_adapter
 from pefteach.methods import VeRA, attach
 from pefteach.workshop.parity.cases import TARGETS
