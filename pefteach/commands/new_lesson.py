@@ -18,7 +18,7 @@ def new_lesson(
     print(
         f"{folder} is there, and its row is in pefteach/lessons/catalogue.py. Next:\n"
         f"1. pefteach build {number:02}_{name}   builds it as it is\n"
-        f"2. replace every TODO, here and in the catalogue, and write three exercises more\n"
+        f"2. replace every TODO, there and in the catalogue, and write at least three more exercises\n"
         f"3. add its row to the table of README.md\n"
         f"4. pefteach build             builds the links from its neighbours, too"
     )

@@ -31,9 +31,9 @@ def build_course(names: list[str], check: bool) -> int:
         ValueError: a name that is no lesson; nbgrader is not installed; this is no clone of the repository.
     """
     need_clone("build")
-    problems = [sentence for lesson in lessons_named(names) if (sentence := _lesson(lesson, check))]
+    problems = [sentence for lesson in lessons_named(names) if (sentence := _lesson_problem(lesson, check))]
     if not names:
-        others = _others(check)
+        others = _other_problems(check)
         print("\n".join(others), file=sys.stderr, end="\n" if others else "")
         problems += others
     return 1 if problems else 0
@@ -51,7 +51,7 @@ def unrun() -> dict[str, NotebookNode]:
     return {INDEX: make_index(), **exercises}
 
 
-def _lesson(lesson: Lesson, check: bool) -> str:
+def _lesson_problem(lesson: Lesson, check: bool) -> str:
     """Build or check one lesson; print and return what is wrong, or an empty text."""
     out, end = COURSE / f"{lesson.name}.ipynb", end_of_lesson(lesson)
     try:
@@ -67,7 +67,7 @@ def _lesson(lesson: Lesson, check: bool) -> str:
     return ""
 
 
-def _others(check: bool) -> list[str]:
+def _other_problems(check: bool) -> list[str]:
     """Store or check the notebooks that are not run, and find those that nothing builds."""
     notebooks = {COURSE / name: notebook for name, notebook in unrun().items()}
     stale = [file for file, notebook in notebooks.items() if differs(file, notebook)]

@@ -19,6 +19,5 @@ SET = ExerciseSet(
         flops_per_token.EXERCISE,
     ),
     closing="Put a model you know into your `training_bytes`: all of it trained, then a hundredth of it on a frozen "
-    "base "
-    "of 16 and of 4 bits. Which of the three phases changes most?",
+    "base of 16 and of 4 bits. Which of the three phases changes most?",
 )
