@@ -24,7 +24,7 @@ def write(file: Path, *sources: str) -> None:
     """A notebook that was run: a heading, and a code cell with an output per source."""
     cells = [new_markdown_cell("# LoRA", id="heading")]
     for number, source in enumerate(sources, 1):
-        ran = new_output("stream", text=f"{source} was run\n")
+        ran = new_output("stream", name="stdout", text=f"{source} was run\n")
         cells.append(new_code_cell(source, id=f"cell-{number}", execution_count=number, outputs=[ran]))
     file.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(new_notebook(cells=cells), file)
@@ -40,7 +40,7 @@ def edit(file: Path, source: str = "rank = 64  # mine") -> bytes:
 def run(file: Path) -> bytes:
     notebook = nbformat.read(file, 4)
     notebook.cells[1].execution_count = 1
-    notebook.cells[1].outputs = [new_output("stream", text="8\n")]
+    notebook.cells[1].outputs = [new_output("stream", name="stdout", text="8\n")]
     nbformat.write(notebook, file)
     return file.read_bytes()
 
