@@ -130,9 +130,7 @@ def test_the_doctor_finds_all_there(environment, learner, empty):
     assert "The course can run here." in said and str(environment.parent) in said, said
 
 
-@pytest.mark.parametrize(
-    "command", ["build", "build --check", "mutants", "card", "parity --write", "bench gpu --write"]
-)
+@pytest.mark.parametrize("command", ["build --check", "mutants", "card", "parity --write", "bench gpu --write"])
 def test_what_needs_the_repository_says_so(environment, learner, empty, command):
     done = subprocess.run(
         [environment / "pefteach", *command.split()], cwd=empty, env=learner, capture_output=True, text=True

@@ -15,9 +15,10 @@ def bench(
     write: Annotated[bool, typer.Option(help="With gpu: also write docs/gpu.md.")] = False,
 ) -> None:
     """Measure speed, as ratios of medians with the arms taking turns."""
-    from pefteach.workshop.bench import print_bench
     from pefteach.workshop.clone import need_clone
 
     if write:
         need_clone("bench --write")
+    from pefteach.workshop.bench import print_bench
+
     print_bench(name, json, write)

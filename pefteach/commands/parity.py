@@ -16,8 +16,9 @@ def parity(
 ) -> None:
     """Print the largest difference of every method from its reference library, on tiny models of every family."""
     from pefteach.workshop.clone import need_clone
-    from pefteach.workshop.parity.report import print_parity
 
     if write:
         need_clone("parity --write")
+    from pefteach.workshop.parity.report import print_parity
+
     raise typer.Exit(print_parity(names or [], json, write))
