@@ -19,11 +19,27 @@ from pefteach.commands.parity import parity
 from pefteach.commands.plan import plan
 from pefteach.commands.pretrain import pretrain
 from pefteach.commands.qlora import qlora
+from pefteach.commands.rooms import rooms
 
 app = typer.Typer(
     help="Learn parameter-efficient fine-tuning by building it.", no_args_is_help=True, add_completion=False
 )
-for command in (lab, doctor, plan, qlora, convert, pretrain, card, build, new_lesson, checks, bench, parity, mutants):
+for command in (
+    lab,
+    doctor,
+    plan,
+    qlora,
+    convert,
+    pretrain,
+    card,
+    build,
+    new_lesson,
+    checks,
+    bench,
+    parity,
+    mutants,
+    rooms,
+):
     app.command(command.__name__.replace("_", "-"))(command)
 
 

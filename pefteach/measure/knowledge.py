@@ -15,7 +15,7 @@ from pefteach.corpus.batches import encode, prompts
 from pefteach.corpus.skills import SKILLS, by_examples, by_token
 from pefteach.corpus.stories import CHOICE, SLOT, Plot, Story, plots, stories
 from pefteach.corpus.tokenizer import EOS
-from pefteach.model.decoder import generate
+from pefteach.model.generation import generate
 from pefteach.training import evaluate
 
 FRESH = 10**6  # seeds from here on are for measuring; training draws its own

@@ -15,7 +15,7 @@ from pefteach.interop import load_adapter, save_adapter
 from pefteach.methods import activate, attach, attached, detach
 from pefteach.methods.core.technique import DECODERS
 from pefteach.methods.selective import Selective
-from pefteach.model.decoder import generate
+from pefteach.model.generation import generate
 from pefteach.workshop.parity.cases import ParityCase
 from pefteach.workshop.parity.compare import shake
 from pefteach.workshop.parity.families import make, make_batch

@@ -10,7 +10,8 @@ from pefteach.corpus.tokenizer import load_tokenizer
 from pefteach.interop import load_adapter, save_adapter
 from pefteach.methods import PromptTuning, activate, attach
 from pefteach.methods.core.technique import DECODERS
-from pefteach.model.decoder import KVCache, generate
+from pefteach.model.decoder import KVCache
+from pefteach.model.generation import generate
 from pefteach.paths import BASE
 from pefteach.workshop.parity.compare import shake
 from pefteach.workshop.parity.families import LLAMA, make, make_batch

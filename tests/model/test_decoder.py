@@ -10,7 +10,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 import pefteach.model.decoder as transformer
 from helpers import TINY, logits, randomise
 from pefteach.model.base import load_base
-from pefteach.model.decoder import Config, Decoder, KVCache, attention, generate
+from pefteach.model.decoder import Config, Decoder, KVCache, attention
+from pefteach.model.generation import generate
 from pefteach.paths import BASE
 from pefteach.workshop.parity.compare import difference
 

@@ -30,7 +30,8 @@ from pefteach.lessons.transformer_review.explorer import attention_explorer
 from pefteach.lessons.transformer_review.figures import ablation_figure, decoder_figure, softness_figure, steps_figure
 from pefteach.measure.knowledge import skill_accuracy, story_loss
 from pefteach.model.base import load_base
-from pefteach.model.decoder import Config, Output, generate
+from pefteach.model.decoder import Config, Output
+from pefteach.model.generation import generate
 
 # %% [markdown]
 # ## Meet the base

@@ -24,7 +24,8 @@ from pefteach.methods import (
 )
 from pefteach.methods.core.adapter import Method
 from pefteach.methods.core.wrapping import Part, PartsAdapter
-from pefteach.model.decoder import Config, Decoder, KVCache, generate
+from pefteach.model.decoder import Config, Decoder, KVCache
+from pefteach.model.generation import generate
 
 METHODS = {
     "full": FullFineTuning(),

@@ -18,7 +18,7 @@ from pefteach.methods import (
 )
 from pefteach.methods.core.mixed_batch import RowByRow, mixed_batch
 from pefteach.methods.core.technique import DECODERS
-from pefteach.model.decoder import generate
+from pefteach.model.generation import generate
 from pefteach.workshop.parity.cases import KEYS_VALUES_FFN, TARGETS
 from pefteach.workshop.parity.compare import shake
 from pefteach.workshop.parity.families import make, make_batch

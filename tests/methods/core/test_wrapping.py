@@ -1,0 +1,83 @@
+"""How a call passes through the parts of a module."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from pefteach.methods import DoRA, LoRA, VeRA, attach
+from pefteach.methods.core.wrapping import AdaptedModule
+from pefteach.methods.lora import LoRAPart
+from pefteach.model.modules import base_modules
+from pefteach.workshop.parity.families import make, make_batch
+
+PACKAGE = str(Path(sys.modules["pefteach"].__file__).parent)
+MOST = 4
+
+
+def deepest(model, batch) -> list[str]:
+    """The longest chain of our own functions below the first adapted module of a forward pass."""
+    chain, longest = [], []
+
+    def watch(frame, event, _):
+        code = frame.f_code
+        if not code.co_filename.startswith(PACKAGE) or "/model/decoder" in code.co_filename:
+            return
+        if event == "call":
+            chain.append(code.co_qualname if hasattr(code, "co_qualname") else code.co_name)
+            if len(chain) > len(longest):
+                longest[:] = chain
+        elif event == "return" and chain:
+            chain.pop()
+
+    sys.setprofile(watch)
+    try:
+        model(**batch)
+    finally:
+        sys.setprofile(None)
+    return longest
+
+
+def few_frames(method) -> None:
+    model, batch = make("llama"), make_batch("llama")
+    attach(model, method)
+    with torch.no_grad():
+        frames = deepest(model, batch)
+    assert frames[0].endswith("forward") and 2 <= len(frames) <= MOST, frames
+
+
+@pytest.mark.parametrize("method", [LoRA(3), DoRA(3), VeRA(5)], ids=lambda method: type(method).__name__)
+def test_a_call_passes_few_frames_of_ours(method):
+    few_frames(method)
+
+
+def test_sees_one_frame_too_many(monkeypatch):
+    right = LoRAPart.update
+    inner = lambda self, x: right(self, x)
+    monkeypatch.setattr(LoRAPart, "update", lambda self, x: inner(self, x))
+    monkeypatch.setattr(sys.modules[__name__], "PACKAGE", (PACKAGE, str(Path(__file__).parent)))
+    with pytest.raises(AssertionError, match="update"):
+        few_frames(LoRA(3))
+
+
+def test_no_attribute_is_looked_up_by_the_fallback(monkeypatch):
+    model, batch = make("llama"), make_batch("llama")
+    attach(model, LoRA(3))
+    asked = []
+    right = AdaptedModule.__getattr__
+    monkeypatch.setattr(AdaptedModule, "__getattr__", lambda self, name: asked.append(name) or right(self, name))
+    model(**batch)
+    assert not asked
+    assert model.model.layers[0].self_attn.q_proj.in_features == 64 and asked[0] == "in_features"
+
+
+def test_a_layer_exchanged_under_an_adapter_is_the_one_that_is_called():
+    model, batch = make("ours"), make_batch("ours")
+    attach(model, LoRA(3))
+    before = model(**batch).logits
+    for path, layer in list(base_modules(model)):
+        if path.endswith("q_proj"):
+            other = torch.nn.Linear(layer.in_features, layer.out_features)
+            model.get_submodule(path).base_layer = other
+    assert not torch.allclose(model(**batch).logits, before)
