@@ -10,7 +10,7 @@ from pefteach.methods import detach
 from pefteach.methods.core.adapter import find_adapter
 from pefteach.methods.core.tensor_adapter import TensorAdapter
 from pefteach.model.base import load_base
-from pefteach.model.modules import plain_state
+from pefteach.model.modules import base_state
 
 FORMATS = ("peft", "adapters", "merged")
 
@@ -76,7 +76,7 @@ def save_merged(model: Any, out: Path, name: str = "default") -> None:
     adapter = find_adapter(model, name)
     if not isinstance(adapter, TensorAdapter):  # those are in the weights already
         adapter.merge()
-    merged = {key: tensor.clone() for key, tensor in plain_state(model).items()}
+    merged = {key: tensor.clone() for key, tensor in base_state(model).items()}
     detach(model, name)
     if extra := merged.keys() - model.state_dict().keys():
         raise ValueError(f"the bare model has no place for {', '.join(sorted(extra))}")

@@ -22,8 +22,9 @@ import torch
 from torch import Tensor, nn
 
 from pefteach.methods.core.adapter import Method
+from pefteach.methods.core.parts_adapter import PartsAdapter
 from pefteach.methods.core.targets import find_linear, plain_names
-from pefteach.methods.core.wrapping import Part, PartsAdapter
+from pefteach.methods.core.wrapping import Part
 from pefteach.model.modules import linear_shape
 
 

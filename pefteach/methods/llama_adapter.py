@@ -22,11 +22,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pefteach.methods.core.adapter import Method
+from pefteach.methods.core.parts_adapter import PartsAdapter
 from pefteach.methods.core.positions import NumberingPart
 from pefteach.methods.core.targets import attention_sizes, find_blocks
-from pefteach.methods.core.wrapping import Part, PartsAdapter
+from pefteach.methods.core.wrapping import Part
 from pefteach.model.decoder import rotate
-from pefteach.model.modules import base_modules, plain_module
+from pefteach.model.modules import base_module, base_modules
 
 # The projections of an attention that can be adapted: of Llama, Mistral and Qwen2, and of GPT-2.
 PROJECTIONS = ({"q_proj", "k_proj", "v_proj", "o_proj"}, {"c_attn", "c_proj"})
@@ -123,7 +124,7 @@ class LlamaAdapter(Method):
                 f"adapter_layers must be between 1 and the model's {len(paths)}, not {self.adapter_layers}"
             )
         parts: dict[str, Part] = {path: LlamaAdapterPart(model, self) for path in paths[-self.adapter_layers :]}
-        if hasattr(plain_module(model, paths[0]), "q_proj"):  # a model with RoPE
+        if hasattr(base_module(model, paths[0]), "q_proj"):  # a model with RoPE
             parts[""] = NumberingPart(model)
         return PartsAdapter(self, model, name, parts)
 

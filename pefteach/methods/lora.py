@@ -18,9 +18,9 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from pefteach.methods.core.adapter import Method
-from pefteach.methods.core.low_rank import LowRankPart, low_rank_layers, transposed
+from pefteach.methods.core.low_rank import LowRankPart, checked_targets, contiguous_transpose
+from pefteach.methods.core.parts_adapter import PartsAdapter
 from pefteach.methods.core.targets import find_linear, plain_names
-from pefteach.methods.core.wrapping import PartsAdapter
 from pefteach.model.modules import linear_shape
 
 
@@ -30,15 +30,16 @@ class LoRAPart(LowRankPart):
     def __init__(self, layer: nn.Module, method: LoRA):
         super().__init__()
         fan_in, fan_out = linear_shape(layer)
-        self.lora_A = nn.Linear(fan_in, method.rank, bias=False)
+        self.lora_A = nn.Linear(fan_in, method.rank, bias=False)  # only for the name: lora_A.weight, as in peft
         self.lora_B = nn.Linear(method.rank, fan_out, bias=False)
         self.scale, self.dropout = method.scale, method.dropout
-        nn.init.kaiming_uniform_(self.lora_A.weight, a=math.sqrt(5))  # U(-1/√in, 1/√in)
+        nn.init.kaiming_uniform_(self.lora_A.weight, a=math.sqrt(5))  # as nn.Linear: U(-1/√in, 1/√in)
         nn.init.zeros_(self.lora_B.weight)
 
     def update(self, x: Tensor) -> Tensor:  # s · B A x: (..., in) -> (..., r) -> (..., out)
         A, B = self.lora_A.weight, self.lora_B.weight
-        return self.scale * (x.to(A.dtype) @ A.T) @ transposed(B)  # from the left: scale the r numbers, not the out
+        low = self.scale * (x.to(A.dtype) @ A.T)  # scaling r numbers costs less than scaling out
+        return low @ contiguous_transpose(B)
 
     def delta_weight(self) -> Tensor:  # s · B A
         return self.scale * self.lora_B.weight @ self.lora_A.weight
@@ -52,7 +53,7 @@ class LoRA(Method):
         rank: r, at least 1 and at most min(in, out) of every target.
         alpha: the numerator of the scale s, above 0.
         target_modules: which linear layers; see :func:`pefteach.methods.core.targets.find_linear`.
-        dropout: share of the inputs to A that is zeroed while training; the frozen path sees all of them.
+        dropout: share of the inputs to A that is zeroed while training; the frozen layer gets them all.
         rslora: scale by alpha / √r.
 
     Raises:
@@ -76,10 +77,10 @@ class LoRA(Method):
         return sum(self.rank * sum(linear_shape(layer)) for layer in find_linear(model, self.target_modules).values())
 
     def build(self, model: nn.Module, name: str) -> PartsAdapter:
-        layers = low_rank_layers(model, self.target_modules, self.rank, self.alpha, self.dropout)
+        layers = checked_targets(model, self.target_modules, self.rank, self.alpha, self.dropout)
         return PartsAdapter(self, model, name, {path: self.part(layer) for path, layer in layers.items()})
 
-    def part(self, layer: nn.Module) -> LowRankPart:
+    def part(self, layer: nn.Module) -> LowRankPart:  # DoRA has another
         return LoRAPart(layer, self)
 
     # What peft's files call these settings.

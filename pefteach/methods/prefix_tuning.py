@@ -30,7 +30,7 @@ from pefteach.methods.core.positions import argument_names, check_length, extend
 from pefteach.methods.core.soft_prompt import PromptAdapter
 from pefteach.methods.core.targets import attention_sizes
 from pefteach.methods.core.wrapping import Part
-from pefteach.model.modules import plain_module
+from pefteach.model.modules import base_module
 
 CHECKPOINTING = "the model drops its cache, and the prefix with it, under gradient checkpointing: switch that off"
 
@@ -117,7 +117,7 @@ class PrefixTuning(Method):
         if getattr(model, "is_gradient_checkpointing", False):
             raise ValueError(CHECKPOINTING)
         path = find_cached(model)
-        return PrefixAdapter(self, model, name, {path: PrefixPart(plain_module(model, path), self)})
+        return PrefixAdapter(self, model, name, {path: PrefixPart(base_module(model, path), self)})
 
     # What peft's files call these settings.
     peft_type: ClassVar[str] = "PREFIX_TUNING"

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from pefteach.methods.core.adapter import Method, check_dropout
 from pefteach.methods.core.low_rank import LowRankPart
+from pefteach.methods.core.parts_adapter import PartsAdapter
 from pefteach.methods.core.targets import find_linear
-from pefteach.methods.core.wrapping import PartsAdapter
 from pefteach.model.modules import linear_shape
 
 

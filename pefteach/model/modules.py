@@ -25,7 +25,7 @@ def unwrapped(module: nn.Module) -> Any:
     return module._modules.get("base_layer", module)
 
 
-def plain_module(model: nn.Module, path: str) -> Any:
+def base_module(model: nn.Module, path: str) -> Any:
     """The base's own module at a path, whether or not adapters wrap it."""
     return unwrapped(model.get_submodule(path))
 
@@ -62,7 +62,7 @@ def output_layer(model: Any) -> nn.Module | None:
     return head if head is None else unwrapped(head)
 
 
-def plain_state(model: nn.Module) -> dict[str, Tensor]:
+def base_state(model: nn.Module) -> dict[str, Tensor]:
     """The model's tensors under the names they have without adapters, and none of the adapters'."""
     state = model.state_dict()
     return {key.replace("base_layer.", ""): tensor for key, tensor in state.items() if ".parts." not in key}

@@ -1,7 +1,7 @@
 """The structure of the package in three numbers: arrows between its rooms, arrows that run back up, and circles.
 
-A room is a folder of the package, or a file directly in it. An arrow leads from a room to one that it imports from. The order
-of the rooms is the contract in ``pyproject.toml``, which ``lint-imports`` checks; this counts, on any version of the code.
+A room is a folder of the package, or a file directly in it. An arrow leads from a room to one that it imports from.
+``lint-imports`` checks that they follow the order in ``pyproject.toml``; this counts them, on any version of the code.
 """
 
 from __future__ import annotations

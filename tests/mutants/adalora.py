@@ -10,8 +10,8 @@ from pefteach.methods.adalora import AdaLoRA, AdaLoRAPart, training
 from pefteach.methods.adalora.importance import Importance
 from pefteach.methods.adalora.training import AdaLoRAAdapter
 from pefteach.methods.core.low_rank import LowRankPart
+from pefteach.methods.core.parts_adapter import PartsAdapter
 from pefteach.methods.core.targets import find_linear
-from pefteach.methods.core.wrapping import PartsAdapter
 from pefteach.model.modules import linear_shape
 
 right_step = AdaLoRAAdapter.after_step

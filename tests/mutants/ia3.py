@@ -7,7 +7,8 @@ from interop.test_peft_files import there_and_back
 from methods import test_ia3 as own
 from mutants.mutant import Mutant, in_half_precision
 from pefteach.methods import ia3
-from pefteach.methods.core.wrapping import Part, PartsAdapter
+from pefteach.methods.core.parts_adapter import PartsAdapter
+from pefteach.methods.core.wrapping import Part
 from pefteach.methods.ia3 import IA3, IA3Part
 from pefteach.model.modules import linear_shape
 

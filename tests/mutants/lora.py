@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from methods import test_lora as particular
 from mutants.mutant import Mutant, in_half_precision
-from pefteach.methods.core.wrapping import PartsAdapter
+from pefteach.methods.core.parts_adapter import PartsAdapter
 from pefteach.methods.lora import LoRA, LoRAPart
 
 

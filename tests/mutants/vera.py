@@ -6,7 +6,7 @@ from torch import nn
 from methods import test_vera as own
 from mutants.mutant import Mutant, on
 from pefteach.methods import vera
-from pefteach.methods.core.wrapping import PartsAdapter
+from pefteach.methods.core.parts_adapter import PartsAdapter
 from pefteach.methods.vera import VeRA, VeRAAdapter, VeRAPart
 
 

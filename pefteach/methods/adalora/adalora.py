@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from pefteach.methods.adalora.importance import Importance
 from pefteach.methods.adalora.training import AdaLoRAAdapter
 from pefteach.methods.core.adapter import Method
-from pefteach.methods.core.low_rank import LowRankPart, low_rank_layers, transposed
+from pefteach.methods.core.low_rank import LowRankPart, checked_targets, contiguous_transpose
 from pefteach.methods.core.targets import find_linear, plain_names
 from pefteach.model.modules import linear_shape
 
@@ -54,7 +54,7 @@ class AdaLoRAPart(LowRankPart):
 
     def update(self, x: Tensor) -> Tensor:  # s · P Λ Q x
         low = F.linear(x.to(self.lora_A.dtype), self.scale * self.lora_E * self.lora_A)  # (..., r)
-        return low @ transposed(self.lora_B)
+        return low @ contiguous_transpose(self.lora_B)
 
     def delta_weight(self) -> Tensor:  # s · P Λ Q
         return self.scale * self.lora_B @ (self.lora_E * self.lora_A)
@@ -124,7 +124,7 @@ class AdaLoRA(Method):
             raise ValueError(f"beta1 and beta2 must be above 0 and below 1, not {self.beta1} and {self.beta2}")
         if self.orthogonality < 0:
             raise ValueError(f"orthogonality must be at least 0, not {self.orthogonality}")
-        layers = low_rank_layers(model, self.target_modules, self.initial_rank, self.alpha, self.dropout)
+        layers = checked_targets(model, self.target_modules, self.initial_rank, self.alpha, self.dropout)
         parts = {path: AdaLoRAPart(layer, self, sum(self.kept_at_start(path))) for path, layer in layers.items()}
         return AdaLoRAAdapter(self, model, name, parts)
 

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from pefteach.methods.adalora.importance import budget, most_important
-from pefteach.methods.core.wrapping import PartsAdapter
+from pefteach.methods.core.parts_adapter import PartsAdapter
 
 if TYPE_CHECKING:  # for the types alone: that file imports this one
     from pefteach.methods.adalora import AdaLoRA, AdaLoRAPart

@@ -1,9 +1,7 @@
 """A method is a description, such as ``LoRA(rank=8)``; an adapter is that method on one model, under a name.
 
-``attach`` (in ``attach.py``) turns the one into the other. There are two kinds of adapter:
-
-* :class:`~pefteach.methods.core.wrapping.PartsAdapter` puts new, trained modules ("parts") around modules of the base;
-* :class:`~pefteach.methods.core.tensor_adapter.TensorAdapter` trains tensors that the base already has.
+``attach`` (in ``attach.py``) turns the one into the other. There are two kinds of adapter: a ``PartsAdapter`` puts new,
+trained modules around modules of the base, and a ``TensorAdapter`` trains tensors that the base already has.
 
 ``fit`` calls :meth:`Adapter.after_step` after every step, and adds :meth:`Adapter.penalty` to the loss. AdaLoRA, whose
 ranks change while training, needs both.
@@ -122,7 +120,7 @@ class Adapter:
             wanted[key].copy_(tensor)
 
     def training_state(self) -> Mapping[str, Tensor]:
-        """What it remembers from step to step besides ``tensors()``; a checkpoint of the training keeps it."""
+        """What it remembers from step to step besides ``trained_tensors()``; a checkpoint of the training keeps it."""
         return {}
 
     def conflict_with(self, other: Adapter) -> str | None:
@@ -159,8 +157,15 @@ class Adapter:
 
 @dataclass
 class Registry:
+    """What a model keeps about its adapters.
+
+    Attributes:
+        adapters: by name, in the order of attachment.
+        required_grad: whether each parameter of the base required gradients before the first was attached.
+    """
+
     adapters: dict[str, Adapter]
-    requires_grad: dict[nn.Parameter, bool]
+    required_grad: dict[nn.Parameter, bool]
 
 
 def attached(model: nn.Module) -> dict[str, Adapter]:

@@ -1,9 +1,10 @@
-"""Attach a method to a model, choose which adapters act, and take them off again."""
+"""Attach methods to a model, choose which adapters are active, and detach them."""
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from torch import nn
 
@@ -14,9 +15,11 @@ from pefteach.model.modules import ADAPTERS, has_adapters
 def attach(
     model: nn.Module, method: Method, name: str = "default", fill: Callable[[Adapter], None] | None = None
 ) -> Adapter:
-    """Attach a method: the base is frozen, the adapter's tensors train, and it alone is active.
+    """Attach a method: the base is frozen, and the new adapter trains and is active. Others are switched off;
+    ``activate(model, "one", "two")`` lets several act.
 
     Args:
+        name: what the adapter is called from now on.
         fill: sets the adapter's tensors before it enters the model; loading from a file does that.
 
     Raises:
@@ -26,15 +29,10 @@ def attach(
         raise ValueError(f"an adapter named {name!r} is attached already: detach it first or choose another name")
     if not name or "." in name:
         raise ValueError(f"an adapter needs a name without dots, not {name!r}")
-    active = [n for n, adapter in attached(model).items() if adapter.active]
-    activate(model)  # what is built now starts from the bare base
-    try:
+    with adapters_off(model):
         adapter = method.build(model, name)
         if fill is not None:
             fill(adapter)
-    except Exception:
-        activate(model, *active)
-        raise
     if not has_adapters(model):
         model.__dict__[ADAPTERS] = Registry({}, {p: p.requires_grad for p in model.parameters()})
         model.requires_grad_(False)
@@ -44,25 +42,39 @@ def attach(
     return adapter
 
 
+@contextlib.contextmanager
+def adapters_off(model: nn.Module) -> Iterator[None]:
+    """Inside a ``with`` block the model is the bare base; after it, what was active and what was merged is so again."""
+    active = [name for name, adapter in attached(model).items() if adapter.active]
+    merged = [adapter for adapter in attached(model).values() if adapter.merged]
+    activate(model)
+    try:
+        yield
+    finally:
+        activate(model, *active)
+        for adapter in merged:
+            adapter.merge()
+
+
 def activate(model: nn.Module, *names: str) -> None:
-    """Let these adapters act and train, and no others; with no names the bare base acts.
+    """Let these adapters act and train, and no others; with no names the bare base acts. A merged adapter comes apart.
 
     Raises:
         ValueError: an unknown name, or adapters that cannot act together; nothing has changed then.
     """
     known = attached(model)
     for name in names:
-        find_adapter(model, name)
+        find_adapter(model, name)  # raises for an unknown one
     for one, two in itertools.combinations(dict.fromkeys(names), 2):
         if place := known[one].conflict_with(known[two]):
             raise ValueError(
                 f"adapters {one!r} and {two!r} both change {place}, and the result would depend on their order: "
                 "activate one of them"
             )
-    for name, adapter in known.items():  # off first: in-place adapters hand the base's values back
+    for name, adapter in known.items():  # off first: a TensorAdapter then puts the base's values back
         if name not in names:
             adapter.switch(False)
-    for name, adapter in known.items():  # in the order of attachment: the same choice gives the same bits
+    for name, adapter in known.items():  # in the order of attachment, so that sums round alike
         if name in names:
             adapter.switch(True)
 
@@ -77,5 +89,5 @@ def detach(model: nn.Module, name: str = "default") -> None:
     find_adapter(model, name).switch(False)
     known.pop(name).remove()
     if not known:
-        for parameter, flag in model.__dict__.pop(ADAPTERS).requires_grad.items():
+        for parameter, flag in model.__dict__.pop(ADAPTERS).required_grad.items():
             parameter.requires_grad_(flag)

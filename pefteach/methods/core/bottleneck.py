@@ -24,8 +24,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pefteach.methods.core.adapter import Method, check_dropout
+from pefteach.methods.core.parts_adapter import PartsAdapter
 from pefteach.methods.core.sites import Sites, find_sites
-from pefteach.methods.core.wrapping import Part, PartsAdapter
+from pefteach.methods.core.wrapping import Part
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu, "swish": F.silu, "gelu": F.gelu, "gelu_new": partial(F.gelu, approximate="tanh"),

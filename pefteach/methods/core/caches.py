@@ -7,7 +7,7 @@ from typing import Any
 
 from pefteach.methods.core.positions import argument_names
 from pefteach.model.decoder import Decoder, KVCache
-from pefteach.model.modules import plain_module
+from pefteach.model.modules import base_module
 
 
 def find_cached(model: Any) -> str:
@@ -20,7 +20,7 @@ def find_cached(model: Any) -> str:
     if getattr(getattr(model, "config", None), "is_encoder_decoder", False):
         raise ValueError(f"a prefix needs one stack with one cache, and {name} has an encoder and a decoder: use LoRA")
     for path in ("", getattr(model, "base_model_prefix", "")):
-        if "past_key_values" in argument_names(plain_module(model, path)):
+        if "past_key_values" in argument_names(base_module(model, path)):
             return path
     raise ValueError(f"a prefix needs a model whose call takes past_key_values, and {name} takes {', '.join(names)}: "
                      "pass the course's Decoder or a Hugging Face model")  # fmt: skip

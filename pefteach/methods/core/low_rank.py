@@ -15,7 +15,7 @@ from pefteach.model.modules import linear_shape
 
 
 class LowRankPart(Part):
-    """Adds ΔW x to a linear layer. Its tensors stay in float32 whatever the base's precision."""
+    """Adds ΔW x to a linear layer. Its tensors are made in float32, whatever the base's precision."""
 
     composes_as: ClassVar[str | None] = "adds"
     dropout: float
@@ -38,19 +38,19 @@ class LowRankPart(Part):
         return (layer.weight + delta).to(layer.weight.dtype)
 
 
-def transposed(B: Tensor) -> Tensor:
-    """Bᵀ of a tall B (out, r), laid out anew as (r, out).
+def contiguous_transpose(B: Tensor) -> Tensor:
+    """Bᵀ of a tall B (out, r), as a contiguous copy (r, out).
 
-    Autograd forms a gradient in the layout that the matrix was used in. For B as it lies that is g.T @ low, (out, r);
-    for this one low.T @ g, (r, out), which is several times faster.
+    A product with it gives the same as one with the view ``B.T``, but its backward pass, which forms the gradient of B,
+    is several times faster.
     """
     return B.T.contiguous()
 
 
-def low_rank_layers(
+def checked_targets(
     model: nn.Module, target_modules: str | Sequence[str], rank: int, alpha: float, dropout: float
 ) -> dict[str, nn.Module]:
-    """The layers by path, once the settings are in range.
+    """Check the settings, and return the linear layers to adapt, by path.
 
     Raises:
         ValueError: a rank, alpha or dropout out of range, or an unknown target.

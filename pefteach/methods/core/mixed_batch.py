@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from pefteach.methods.core.adapter import attached, find_adapter
-from pefteach.methods.core.attach import activate
-from pefteach.methods.core.wrapping import AdaptedModule, Part, PartsAdapter
-from pefteach.model.modules import is_linear, plain_module
+from pefteach.methods.core.adapter import find_adapter
+from pefteach.methods.core.attach import adapters_off
+from pefteach.methods.core.parts_adapter import PartsAdapter
+from pefteach.methods.core.wrapping import AdaptedModule, Part
+from pefteach.model.modules import base_module, is_linear
 
 
 @contextlib.contextmanager
@@ -27,24 +28,19 @@ def mixed_batch(model: nn.Module, names: Sequence[str | None]) -> Iterator[None]
     """
     chosen = {name: find_adapter(model, name) for name in names if name is not None}
     for name, adapter in chosen.items():
-        if not isinstance(adapter, PartsAdapter) or not all(is_linear(plain_module(model, p)) for p in adapter.parts):
+        if not isinstance(adapter, PartsAdapter) or not all(is_linear(base_module(model, p)) for p in adapter.parts):
             raise ValueError(f"adapter {name!r} cannot be chosen per row: it changes more than linear layers")
-    active = [name for name, adapter in attached(model).items() if adapter.active]
-    merged = [adapter for adapter in attached(model).values() if adapter.merged]
     # Inside a mixed batch every module has a RowByRow in place of its parts; a batch may be mixed anew inside another.
-    before = {module: module.active for module in model.modules() if isinstance(module, AdaptedModule)}
-    activate(model)  # in-place adapters hand the base's values back, and merged ones come apart
+    before = {module: module.active_parts for module in model.modules() if isinstance(module, AdaptedModule)}
     try:
-        for module in before:
-            own = {name: module.parts[name] for name in chosen if name in module.parts}
-            module.active = (RowByRow(own, names),) if own else ()
-        yield
+        with adapters_off(model):  # a TensorAdapter puts the base's values back, and a merged adapter comes apart
+            for module in before:
+                own = {name: module.parts[name] for name in chosen if name in module.parts}
+                module.active_parts = (RowByRow(own, names),) if own else ()
+            yield
     finally:
-        activate(model, *active)
-        for adapter in merged:
-            adapter.merge()
         for module, parts in before.items():
-            module.active = parts
+            module.active_parts = parts
 
 
 class RowByRow(Part):

@@ -20,8 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from pefteach.methods.core.adapter import Method
+from pefteach.methods.core.parts_adapter import PartsAdapter
 from pefteach.methods.core.positions import argument_names, check_length, extend
-from pefteach.methods.core.wrapping import Part, PartsAdapter
+from pefteach.methods.core.wrapping import Part
 from pefteach.model.modules import output_layer
 
 

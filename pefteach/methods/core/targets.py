@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from pefteach.model.modules import base_modules, is_linear, output_layer, plain_module
+from pefteach.model.modules import base_module, base_modules, is_linear, output_layer
 
 
 def find_linear(model: nn.Module, target_modules: str | Sequence[str]) -> dict[str, nn.Module]:
@@ -60,7 +60,7 @@ def find_blocks(model: nn.Module) -> dict[str, nn.Module]:
         raise ValueError("this model has no list of blocks")
     outer = {path: m for path, m in lists.items() if not any(path.startswith(f"{other}.") for other in lists)}
     path, blocks = max(outer.items(), key=lambda item: len(item[1]))
-    return {f"{path}.{i}": plain_module(model, f"{path}.{i}") for i in range(len(blocks))}
+    return {f"{path}.{i}": base_module(model, f"{path}.{i}") for i in range(len(blocks))}
 
 
 def attention_sizes(model: Any) -> tuple[int, int, int, int]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pefteach.methods import Adapter, attach
-from pefteach.model.modules import plain_state
+from pefteach.model.modules import base_state
 from pefteach.workshop.parity.cases import ParityCase
 from pefteach.workshop.parity.families import make, make_batch
 from pefteach.workshop.parity.reference import REFERENCES, Reference
@@ -85,7 +85,7 @@ def compare(case: ParityCase, family: str) -> Differences:
 
 def _merged(ours: nn.Module, adapter: Adapter, reference: Reference) -> float:
     adapter.merge()
-    mine, yours = plain_state(ours), reference.merged()
+    mine, yours = base_state(ours), reference.merged()
     assert mine.keys() == yours.keys(), "merging leaves other tensors behind"
     return max((mine[key] - yours[key]).abs().max().item() for key in mine)
 

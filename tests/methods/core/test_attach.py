@@ -23,7 +23,8 @@ from pefteach.methods import (
     detach,
 )
 from pefteach.methods.core.adapter import Method
-from pefteach.methods.core.wrapping import Part, PartsAdapter
+from pefteach.methods.core.parts_adapter import PartsAdapter
+from pefteach.methods.core.wrapping import Part
 from pefteach.model.decoder import Config, Decoder, KVCache
 from pefteach.model.generation import generate
 
@@ -278,3 +279,15 @@ def test_a_budget_may_change_while_training(model):
     adapter = attach(model, Method_(8, 7.0, ("q_proj",)))
     train(model, steps=6)
     assert all(torch.linalg.matrix_rank(p.delta_weight()) <= 3 for p in adapter.parts.values())
+
+
+def test_a_method_that_cannot_apply_leaves_a_merged_adapter_merged(model, batch):
+    attach(model, LoRA(3, 7.0), "first")
+    with torch.no_grad():
+        for tensor in attached(model)["first"].trained_tensors().values():
+            tensor.add_(0.1)
+    attached(model)["first"].merge()
+    before = model(**batch).logits
+    with pytest.raises(ValueError, match="rank must be between"):
+        attach(model, LoRA(1000), "second")
+    assert attached(model)["first"].merged and torch.equal(model(**batch).logits, before)

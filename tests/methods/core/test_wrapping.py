@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pefteach.methods import DoRA, LoRA, VeRA, attach
+from pefteach.methods import IA3, AdaLoRA, LoRA, VeRA, attach
 from pefteach.methods.core.wrapping import AdaptedModule
 from pefteach.methods.lora import LoRAPart
 from pefteach.model.modules import base_modules
@@ -47,7 +47,7 @@ def few_frames(method) -> None:
     assert frames[0].endswith("forward") and 2 <= len(frames) <= MOST, frames
 
 
-@pytest.mark.parametrize("method", [LoRA(3), DoRA(3), VeRA(5)], ids=lambda method: type(method).__name__)
+@pytest.mark.parametrize("method", [LoRA(3), AdaLoRA(3, 2), VeRA(5), IA3()], ids=lambda method: type(method).__name__)
 def test_a_call_passes_few_frames_of_ours(method):
     few_frames(method)
 
@@ -81,3 +81,8 @@ def test_a_layer_exchanged_under_an_adapter_is_the_one_that_is_called():
             other = torch.nn.Linear(layer.in_features, layer.out_features)
             model.get_submodule(path).base_layer = other
     assert not torch.allclose(model(**batch).logits, before)
+
+
+def test_an_empty_module_is_a_base_layer_too():
+    adapted = AdaptedModule(torch.nn.Sequential())  # false, as a list without elements is
+    assert torch.equal(adapted(torch.ones(2)), torch.ones(2))
