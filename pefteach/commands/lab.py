@@ -41,7 +41,7 @@ def open_lab(folder: Path, port: int, browser: bool, outputs: bool) -> int:
         ValueError: JupyterLab is not installed, no such port, or no folder for a copy.
         OSError: the port is in use or not allowed, or the folder cannot be written to.
     """
-    if not list(COURSE.glob("*.ipynb")):
+    if not (COURSE / "index.ipynb").exists():
         raise FileNotFoundError(f"no lessons in {COURSE}: install pefteach again, from its wheel or a whole clone")
     check_port(port)
     try:
@@ -83,10 +83,8 @@ def serve(folder: Path, port: int, browser: bool) -> None:
 
 def start_page(folder: Path) -> str:
     """The course's index at the first start; from then on, the tabs that were open last time."""
-    if any(workspaces(folder).glob(f"{WORKSPACE}-*")):
-        return f"/lab/workspaces/{WORKSPACE}"
-    first = min((file.name for file in COURSE.glob("*.ipynb")), key=lambda name: (name != "index.ipynb", name))
-    return f"/lab/workspaces/{WORKSPACE}/tree/{first}"
+    opened_before = any(workspaces(folder).glob(f"{WORKSPACE}-*"))
+    return f"/lab/workspaces/{WORKSPACE}" + ("" if opened_before else "/tree/index.ipynb")
 
 
 def workspaces(folder: Path) -> Path:

@@ -34,7 +34,7 @@ FOLDERS = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "JUP
 def course(tmp_path) -> Path:
     folder = tmp_path / "a course"  # with a blank, as in "My Documents"
     folder.mkdir()
-    for name in ("01_first.ipynb", "02_second.ipynb"):
+    for name in ("index.ipynb", "01_first.ipynb"):
         nbformat.write(nbformat.v4.new_notebook(), folder / name)
     return folder
 
@@ -97,12 +97,12 @@ def test_it_serves_the_course_to_the_token_and_to_nobody_else(start, course, por
     (tmp_path / "JUPYTER_CONFIG_DIR" / "jupyter_server_config.json").write_text(json.dumps(wide_open))
     server, address = start(JUPYTER_TOKEN="guessed")
     where, token = address.split("?token=")
-    assert where == f"http://127.0.0.1:{port}/lab/workspaces/pefteach/tree/01_first.ipynb"
+    assert where == f"http://127.0.0.1:{port}/lab/workspaces/pefteach/tree/index.ipynb"
     assert len(token) >= 32
     root = f"http://127.0.0.1:{port}"
 
     listed = json.loads(fetch(f"{root}/api/contents?token={token}"))
-    assert {item["name"] for item in listed["content"]} == {"01_first.ipynb", "02_second.ipynb"}
+    assert {item["name"] for item in listed["content"]} == {"index.ipynb", "01_first.ipynb"}
     for wrong in ("", "?token=", "?token=guessed", f"?token={token[:-1]}"):
         with pytest.raises(urllib.error.HTTPError) as refused:
             fetch(f"{root}/api/contents{wrong}")
@@ -113,7 +113,7 @@ def test_it_serves_the_course_to_the_token_and_to_nobody_else(start, course, por
 
     assert "jupyter-config-data" in fetch(address)
     page = json.loads(re.search(r'<script id="jupyter-config-data"[^>]*>(.*?)</script>', fetch(address), re.S)[1])
-    assert page["news"]["disabled"] and page["workspace"] == "pefteach" and page["treePath"] == "01_first.ipynb"
+    assert page["news"]["disabled"] and page["workspace"] == "pefteach" and page["treePath"] == "index.ipynb"
     documents = json.loads(fetch(f"{root}/lab/api/settings/@jupyterlab/docmanager-extension:plugin?token={token}"))
     assert documents["schema"]["properties"]["autosaveInterval"]["default"] == 30
     notices = json.loads(fetch(f"{root}/lab/api/settings/@jupyterlab/apputils-extension:notification?token={token}"))
@@ -176,21 +176,13 @@ def test_without_jupyterlab(course, copy, port, monkeypatch, tmp_path):
     assert done.stderr.count("\n") == 1 and not copy.exists()
 
 
-def test_the_index_opens_first(course, copy, monkeypatch):
-    monkeypatch.setattr(lab, "COURSE", course)
-    assert lab.start_page(copy) == "/lab/workspaces/pefteach/tree/01_first.ipynb"
-    nbformat.write(nbformat.v4.new_notebook(), course / "index.ipynb")
-    assert lab.start_page(copy) == "/lab/workspaces/pefteach/tree/index.ipynb"
-
-
-def test_the_second_start_returns_to_the_open_tabs(course, copy, monkeypatch):
+def test_the_second_start_returns_to_the_open_tabs(copy):
     from jupyterlab_server.workspaces_handler import slugify
 
-    monkeypatch.setattr(lab, "COURSE", course)
     tabs = lab.workspaces(copy)
     tabs.mkdir(parents=True)
     (tabs / "default-37a8.jupyterlab-workspace").touch()  # of somebody who opened the copy with `jupyter lab`
-    assert lab.start_page(copy) == "/lab/workspaces/pefteach/tree/01_first.ipynb"
+    assert lab.start_page(copy) == "/lab/workspaces/pefteach/tree/index.ipynb"
     (tabs / f"{slugify('pefteach')}.jupyterlab-workspace").touch()  # the name JupyterLab itself gives it
     assert lab.start_page(copy) == "/lab/workspaces/pefteach"
 
