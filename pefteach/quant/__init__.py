@@ -1,4 +1,21 @@
-"""Quantisation from scratch: uniform grids, code books, blocks, double quantisation, and a linear layer in 4 bits."""
+"""Quantisation from scratch: uniform grids, code books, blocks, double quantisation, and a linear layer in 4 bits.
+
+Read the files in this order:
+
+    grids.py       levels at equal distances
+    codebooks.py   levels where weights are: NF4, FP4 and the 8-bit dynamic map
+    blockwise.py   a scale per block of weights
+    double.py      the scales quantised too
+    packing.py     codes of a few bits in bytes
+    codes.py       what a tensor in 4 bits consists of
+    four_bit.py    a tensor to 4 bits and back
+    linear4bit.py  a linear layer with its weight in 4 bits
+    load.py        whole models
+    files.py       bitsandbytes' file format
+    damage.py      what few bits cost
+
+``fast/`` is speed only; a reader may skip it.
+"""
 
 from pefteach.quant.codebooks import codebook, derive_dynamic, derive_nf4
 from pefteach.quant.double import NestedAbsmax

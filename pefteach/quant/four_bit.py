@@ -19,8 +19,8 @@ from pefteach.quant.codebooks import codebook
 from pefteach.quant.codes import Codes4bit
 from pefteach.quant.double import NestedAbsmax, compress
 from pefteach.quant.fast import fused
-from pefteach.quant.fast.pages import empty
-from pefteach.quant.fast.piecewise import blocks_in_piece, each
+from pefteach.quant.fast.pages import empty_huge_pages
+from pefteach.quant.fast.piecewise import blocks_in_piece, run_in_threads
 from pefteach.quant.grids import check_values
 from pefteach.quant.packing import pack_pairs
 
@@ -55,14 +55,14 @@ class Quantised4bit(Codes4bit):
         absmax = self.absmax.expand() if isinstance(self.absmax, NestedAbsmax) else self.absmax
         packed, table = self.packed.view(-1), _byte_table(self.quant_type, self.packed.device)
         look_up = lambda bytes_: table.index_select(0, bytes_.int()).view(torch.float32)
-        out = empty(n, dtype, packed.device)
+        out = empty_huge_pages(n, dtype, packed.device)
         full, step = n // size, blocks_in_piece(n, size, packed.device)
         blocks = out[: full * size].view(full, size)
 
         def fill(bytes_: Tensor, scales: Tensor, target: Tensor) -> None:
             torch.mul(look_up(bytes_)[: target.numel()].view(target.shape), scales, out=target)
 
-        each(fill, zip(packed.split(step * size // 2), absmax[:full, None].split(step), blocks.split(step)))
+        run_in_threads(fill, zip(packed.split(step * size // 2), absmax[:full, None].split(step), blocks.split(step)))
         if short := n - full * size:
             out[-short:] = look_up(packed[full * size // 2 :])[full * size % 2 :][:short] * absmax[-1]
         return out.view(self.shape)
@@ -97,7 +97,7 @@ def quantise_4bit(
         codes, scales[:] = encode(values, quant_type, block_size)
         bytes_[:] = pack_pairs(codes[: len(values) + len(values) % 2])
 
-    each(fill, zip(flat.split(step * block_size), packed.split(step * block_size // 2), absmax.split(step)))
+    run_in_threads(fill, zip(flat.split(step * block_size), packed.split(step * block_size // 2), absmax.split(step)))
     kept = compress(absmax) if double_quantisation else absmax
     return Quantised4bit(packed[:, None], kept, quant_type, block_size, x.shape, x.dtype)
 

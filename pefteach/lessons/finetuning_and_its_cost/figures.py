@@ -8,9 +8,12 @@ from statistics import mean
 from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from pefteach.lessons.kit.style import BLUE, GREEN, GREY, INK, ORANGE, PINK, SKY, key, ruled_axes, style
+from pefteach.lessons.kit.colours import BLUE, GREEN, GREY, INK, ORANGE, PINK, SKY
+from pefteach.lessons.kit.fast.axes import ruled_axes
+from pefteach.lessons.kit.style import style
 from pefteach.measure.forgetting import Knowledge
 from pefteach.memory.cards import CARDS, smallest_card
 from pefteach.memory.count import Bytes
@@ -36,7 +39,7 @@ def draw_memory(figure: Figure, plans: Mapping[str, Bytes], chosen: str) -> str:
         xlabel=f"{label} at the end of a forward pass; dashed: cards of so many GB",
     )  # fmt: skip
     ends = [0.0] * len(names)
-    for column, (phase, colour) in enumerate(PHASES.items()):
+    for phase, colour in PHASES.items():
         starts, ends = ends, [end + getattr(p, phase) / unit for end, p in zip(ends, plans.values(), strict=True)]
         colours = [(colour, 1.0 if name == chosen else 0.45) for name in names]
         bars = [
@@ -44,10 +47,14 @@ def draw_memory(figure: Figure, plans: Mapping[str, Bytes], chosen: str) -> str:
             for row, (start, end) in enumerate(zip(starts, ends, strict=True))
         ]
         axes.add_collection(PolyCollection(bars, facecolors=colours, label=phase), autolim=False)  # faster than barh
-        key(figure, 0.245 + 0.19 * column, 1 - above / 3, "■", colour, phase)
     for row, (name, end) in enumerate(zip(names, ends, strict=True)):
         weight = "bold" if name == chosen else "normal"
         axes.text(end + limit / 100, row, _three_digits(end), va="center", fontsize=9, color=INK, fontweight=weight)
+    handles = [Patch(color=colour, label=phase) for phase, colour in PHASES.items()]
+    axes.legend(
+        handles=handles, loc="lower left", bbox_to_anchor=(0, 1.13), ncols=len(handles), fontsize=9, labelcolor=INK,
+        frameon=False, borderaxespad=0, borderpad=0, handlelength=1, handleheight=1,
+    )  # fmt: skip
     _draw_cards(axes, limit if label == "GB" else 0)
     return _sentence(chosen, plans[chosen])
 

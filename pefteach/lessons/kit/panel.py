@@ -12,7 +12,8 @@ from typing import Any
 import ipywidgets as widgets
 import torch
 
-from pefteach.lessons.kit.style import new_figure, png, wipe
+from pefteach.lessons.kit.fast.axes import wipe
+from pefteach.lessons.kit.style import new_figure, png
 
 _DRAWING = threading.RLock()  # one panel at a time: torch's number of threads belongs to all of them
 

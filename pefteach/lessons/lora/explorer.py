@@ -52,8 +52,8 @@ def rank_explorer(
 
 def example() -> Panel:
     """One on made-up weights of the base's size, for whoever times or tests every explorer."""
-    dice = torch.Generator().manual_seed(0)
+    rng = torch.Generator().manual_seed(0)
     shapes = {"v_proj": (64, 192), "down_proj": (192, 576)}
-    deltas = {name: torch.randn(shape, generator=dice) for name, shape in shapes.items()}
+    deltas = {name: torch.randn(shape, generator=rng) for name, shape in shapes.items()}
     accuracy = {rank: 1 - 1 / rank for rank in (1, 2, 4, 8, 16, 32, 64)}
     return rank_explorer(deltas, accuracy, accuracy, full=1.0)

@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle, StepPatch
 from torch import Tensor
 
-from pefteach.lessons.kit.style import BLUE, GREY, INK, ORANGE, SKY, bare_axes, key, ruled_axes
+from pefteach.lessons.kit.colours import BLUE, GREY, INK, ORANGE, SKY
+from pefteach.lessons.kit.fast.axes import bare_axes, ruled_axes
 
 CORNER = 64  # rows and columns of a matrix that a heat map shows
 
@@ -111,6 +112,4 @@ def _draw_accuracy(figure: Figure, rank: int, cut: Mapping[int, float], lora: Ma
     axes.axhline(full, color=GREY, linestyle=":", label="full fine-tune")
     axes.plot(place, [cut[r] for r in ranks], color=ORANGE, marker="s", linestyle="--", label="its ΔW, cut")
     axes.plot(place, [lora[r] for r in ranks], color=BLUE, marker="o", label="LoRA")
-    key(figure, 0.8, 0.2, "⋯", GREY, "full fine-tune")
-    key(figure, 0.8, 0.167, "■", ORANGE, "its ΔW, cut")
-    key(figure, 0.8, 0.134, "●", BLUE, "LoRA")
+    axes.legend(loc="lower right", fontsize=9, labelcolor=INK, frameon=False)

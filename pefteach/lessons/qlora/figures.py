@@ -10,7 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, Rectangle, StepPatch
 from torch import Tensor
 
-from pefteach.lessons.kit.style import BLUE, GREEN, GREY, INK, ORANGE, SKY, bare_axes, ruled_axes, style
+from pefteach.lessons.kit.colours import BLUE, GREEN, GREY, INK, ORANGE, SKY
+from pefteach.lessons.kit.fast.axes import bare_axes, ruled_axes
+from pefteach.lessons.kit.style import style
 
 BINS = 64  # of the histograms, from -1 to 1
 MOST_LOSS = 1.5  # nats: where the axis of the losses ends

@@ -10,7 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from torch import Tensor
 
-from pefteach.lessons.kit.style import BLUE, GREEN, GREY, INK, ORANGE, PAPER, PINK, SKY, bare_axes, new_figure, style
+from pefteach.lessons.kit.colours import BLUE, GREEN, GREY, INK, ORANGE, PAPER, PINK, SKY
+from pefteach.lessons.kit.fast.axes import bare_axes
+from pefteach.lessons.kit.style import new_figure, style
 
 SHADES = "cividis"  # even in brightness, and the same to readers who cannot tell red from green
 

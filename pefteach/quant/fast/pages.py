@@ -1,7 +1,8 @@
 """Memory for a large result, in large pages where Linux gives them.
 
 A new tensor of 64 MB is 16,384 pages of 4 KB, and the processor stops at the first touch of each. For a result that
-is computed in a few milliseconds these stops can take most of the time. Asked kindly, Linux hands out pages of 2 MB.
+is computed in a few milliseconds these stops can take most of the time. With madvise(MADV_HUGEPAGE), Linux gives pages
+of 2 MB instead.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from torch import Tensor
 LARGE = 2**21  # bytes
 
 
-def empty(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+def empty_huge_pages(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """``torch.empty(n)``, ready to be written from end to end."""
     out = torch.empty(n, dtype=dtype, device=device)
     if out.device.type == "cpu" and out.nbytes >= LARGE and hasattr(mmap, "MADV_HUGEPAGE"):

@@ -1,4 +1,4 @@
-"""Work through a tensor piece by piece: each step of a piece finds in the processor's cache what the last one left.
+"""Works through a tensor in pieces that fit the processor's cache, where each step finds what the last one left.
 
 torch would share each operation among its threads, and wait for all of them every time. Here each thread takes whole
 pieces, and they meet once, at the end.
@@ -21,12 +21,12 @@ def blocks_in_piece(n: int, block_size: int, device: torch.device) -> int:
     return max(1, most // (2 * block_size)) * 2
 
 
-def each(work: Callable[..., None], parts: Iterable[tuple[Tensor, ...]]) -> None:
+def run_in_threads(work: Callable[..., None], parts: Iterable[tuple[Tensor, ...]]) -> None:
     """Call ``work(*part)`` for every part. The parts are independent, and ``work`` writes into one of its tensors."""
     todo, threads = list(parts), torch.get_num_threads()
     inference = torch.is_inference_mode_enabled()  # each thread has its own mode
 
-    def some(first: int) -> None:
+    def every_nth(first: int) -> None:
         with torch.inference_mode(inference), torch.no_grad():
             for part in todo[first::threads]:
                 work(*part)
@@ -34,10 +34,10 @@ def each(work: Callable[..., None], parts: Iterable[tuple[Tensor, ...]]) -> None
     if len(todo) < 2 * threads:
         threads = 1
     if threads == 1:
-        some(0)
+        every_nth(0)
         return
     try:
         with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            list(pool.map(some, range(threads)))  # list() lets what a thread raised out
+            list(pool.map(every_nth, range(threads)))  # list() lets what a thread raised out
     finally:
         torch.set_num_threads(threads)  # a thread sets its own number, and the one that later threads start with

@@ -1,4 +1,4 @@
-"""A wiped figure draws what a new one draws, and a stamped text looks like a drawn one."""
+"""A wiped figure draws what a new one draws, and a cached text looks like a drawn one."""
 
 import io
 
@@ -8,8 +8,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from pefteach.lessons.kit.stamps import StampCanvas
-from pefteach.lessons.kit.style import bare_axes, key, new_figure, png, ruled_axes, wipe
+from pefteach.lessons.kit.fast.axes import bare_axes, ruled_axes, wipe
+from pefteach.lessons.kit.fast.text_cache import CachedTextCanvas
+from pefteach.lessons.kit.style import new_figure, png
 
 BOX = (0.2, 0.2, 0.6, 0.6)
 
@@ -24,7 +25,7 @@ def one(figure: Figure) -> None:
     axes.imshow([[0, 1], [2, 3]], aspect="auto")
     axes.plot([0, 1, 4], [0, 1, 2])
     axes.fill_between([0, 1], [1, 2])
-    key(figure, 0.5, 0.95, "■", "#0072B2", "blue")
+    axes.legend(["blue"])
 
 
 def other(figure: Figure) -> None:
@@ -85,12 +86,12 @@ def test_bare_axes_are_used_again():
         {"s": "two\nlines", "va": "top"},
     ],
 )
-def test_a_stamp_looks_like_the_text_itself(text):
+def test_a_cached_text_looks_like_the_text_itself(text):
     """To a pixel. Catches a lost colour, alpha, angle or baseline, and rows upside down."""
-    drawn, stamped = (Figure(figsize=(2, 2), dpi=100) for _ in "ab")
-    for figure in (drawn, stamped):
+    drawn, cached = (Figure(figsize=(2, 2), dpi=100) for _ in "ab")
+    for figure in (drawn, cached):
         figure.text(0.5, 0.5, **text)
-    expected, got = pixels(FigureCanvasAgg(drawn)), pixels(StampCanvas(stamped))
+    expected, got = pixels(FigureCanvasAgg(drawn)), pixels(CachedTextCanvas(cached))
     assert abs(int(got.min()) - int(expected.min())) < 40  # as dark
     assert abs(int((255 - got).sum()) / int((255 - expected).sum()) - 1) < 0.05  # as much ink
     for axis in (0, 1):  # at the same place, to the pixel
@@ -103,7 +104,7 @@ def test_blanks_and_repetition():
     figure.text(0.1, 0.5, " ")
     figure.text(0.1, 0.5, "a")
     figure.text(0.6, 0.5, "a")
-    shown = pixels(StampCanvas(figure))[..., 0] < 128
+    shown = pixels(CachedTextCanvas(figure))[..., 0] < 128
     assert np.array_equal(shown[:, 10:50], shown[:, 110:150]) and shown[:, :100].any()
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
-from pefteach.lessons.kit.style import BLUE, style
+from pefteach.lessons.kit.colours import BLUE
+from pefteach.lessons.kit.style import style
 
 
 def draw_line(figure: Figure, slope: float) -> str:

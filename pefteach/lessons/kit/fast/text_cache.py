@@ -1,8 +1,8 @@
-"""Texts drawn once and stamped ever after, so that an explorer can answer a move at once.
+"""Caches rendered text, because matplotlib would shape and render every label anew for every picture.
 
-matplotlib shapes and rasters every text anew in every drawing: about a millisecond each, and more than half of the
-time of a picture with thirty labels. Most of the labels were there before the move. Here a text is rastered when it
-is first met; later drawings copy its pixels, at whole pixels, so that it looks the same wherever it stands.
+Most labels were there before the move, and they take more than half of the time of a picture with thirty of them.
+Here a text is rendered when it first appears, and later drawings copy its pixels. They start at whole pixels, so that
+a text looks the same wherever it stands.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
 
-KEPT = 4096  # texts: a stamp is a few kilobytes
+KEPT = 4096  # texts, of a few kilobytes each
 
 
-class StampCanvas(FigureCanvasAgg):
-    """A canvas whose texts are stamps; otherwise matplotlib's own."""
+class CachedTextCanvas(FigureCanvasAgg):
+    """matplotlib's canvas, with its texts taken from the cache."""
 
     renderer: RendererAgg | None = None
 
@@ -34,7 +34,7 @@ class _Renderer(RendererAgg):
     def draw_text(
         self, gc: Any, x: float, y: float, s: str, prop: Any, angle: float, ismath: Any = False, mtext: Any = None
     ) -> None:
-        left, bottom, pixels = _stamp(s, prop, ismath, angle, gc.get_rgb(), self.dpi)
+        left, bottom, pixels = _rendered(s, prop, ismath, angle, gc.get_rgb(), self.dpi)
         self.draw_image(gc, round(x) + left, self.height - round(y) + bottom, pixels)  # y counts from the top
 
 
@@ -44,7 +44,7 @@ def _extent(s: str, prop: Any, ismath: Any, dpi: float) -> tuple[float, float, f
 
 
 @lru_cache(KEPT)
-def _stamp(s: str, prop: Any, ismath: Any, angle: float, colour: tuple, dpi: float) -> tuple[int, int, np.ndarray]:
+def _rendered(s: str, prop: Any, ismath: Any, angle: float, colour: tuple, dpi: float) -> tuple[int, int, np.ndarray]:
     """Where the text's pixels begin, left of and below the point it stands at, and the pixels (height, width, RGBA)."""
     width, height, _ = _extent(s, prop, ismath, dpi)
     reach = math.ceil(math.hypot(width, height)) + 2  # in every direction, as the text may be turned
