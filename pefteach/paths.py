@@ -1,4 +1,4 @@
-"""Where the course, the base and the data are: beside the package in a clone, inside it if it came as a wheel."""
+"""Folders of the course, the base and the data: beside the package in a clone, inside it in an installed wheel."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""From text to tensors: what counts towards the loss, and what does not."""
+"""Turn text into tensors, and mark the tokens that count towards the loss."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ IGNORE = -100  # the label that cross entropy skips
 
 @dataclass(frozen=True)
 class Example:
-    """Token ids and, for each of them, whether predicting it counts."""
+    """Token ids and, for each of them, whether it counts towards the loss."""
 
     ids: tuple[int, ...]
     counts: tuple[bool, ...]

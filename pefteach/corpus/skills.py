@@ -1,6 +1,6 @@
-"""Exact string tasks: the answer is a function of the letters, so accuracy is 1.00 when known and chance when not.
+"""Exact string tasks. The letters fix the answer: a model that knows the skill is always right, others by chance.
 
-A skill is asked for by its task token (``<reverse> k d m a e b =``) or by worked examples, without its name
+A prompt asks for a skill by its task token (``<reverse> k d m a e b =``) or by worked examples, without its name
 (``<examples> k d m a e b = b e a m d k ; w o r c s f =``).
 """
 
@@ -23,7 +23,7 @@ def _swap(letters: list[str]) -> list[str]:
     return [c for pair in pairs for c in pair]
 
 
-# What the base is pretrained on.
+# The skills that the base is pretrained on.
 SKILLS: dict[str, Callable[[list[str]], list[str]]] = {
     "copy": lambda s: s,
     "reverse": lambda s: s[::-1],
@@ -34,7 +34,7 @@ SKILLS: dict[str, Callable[[list[str]], list[str]]] = {
     "skip": lambda s: s[::2],  # every other letter
 }
 
-# What fine-tuning teaches it: a new routing, a new symbol map, and an old skill under a new name.
+# The skills that fine-tuning teaches it: a new routing, a new symbol map, and an old skill under a new name.
 NEW_SKILLS: dict[str, Callable[[list[str]], list[str]]] = {
     "rotate3": lambda s: s[3:] + s[:3],
     "plus3": lambda s: _move(s, 3),

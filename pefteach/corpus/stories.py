@@ -1,4 +1,4 @@
-"""Short children's stories, told from the hand-written plots in data/stories.
+"""Tell short children's stories from the hand-written plots in data/stories.
 
 A plot is a list of passages separated by empty lines; each line of a passage is one wording of it. Two
 rules fill a wording in:
@@ -67,8 +67,8 @@ class Story:
     nats: float
 
 
-class _Dice:
-    """Uniform choices that remember how much they decided (in nats)."""
+class _Chooser:
+    """Picks uniformly at random, and adds up the log of the number of options (in nats)."""
 
     def __init__(self, seed: int | str):
         self.random, self.nats = random.Random(seed), 0.0
@@ -80,7 +80,7 @@ class _Dice:
 
 @cache
 def characters(folder: Path = DATA / "stories") -> dict[str, list[tuple[str, str, str]]]:
-    """Pool name -> list of (name, kind, pronoun)."""
+    """The characters (name, kind, pronoun) of every pool, by the pool's name."""
     pools = yaml.safe_load((folder / "characters.yaml").read_text(encoding="utf-8"))
     return {pool: [tuple(line.split(", ")) for line in lines] for pool, lines in pools.items()}
 
@@ -106,18 +106,18 @@ def _read(file: Path) -> Plot:
 
 def tell(plot: Plot, seed: int | str) -> Story:
     """Tell one story of ``plot``; the same seed tells the same story."""
-    dice = _Dice(f"{plot.name}:{seed}")
+    chooser = _Chooser(f"{plot.name}:{seed}")
     slots, taken = {}, set()
     for role, pool in plot.cast.items():
-        name, kind, pronoun = dice.pick([c for c in characters()[pool] if c[0] not in taken])
+        name, kind, pronoun = chooser.pick([c for c in characters()[pool] if c[0] not in taken])
         taken.add(name)
         slots[role], slots[f"{role}.kind"] = name, kind
         for case, word in PRONOUNS[pronoun].items():
             slots[f"{role}.{case}"], slots[f"{role}.{case.title()}"] = word, word.title()
-    slots["where"] = dice.pick(plot.where)
+    slots["where"] = chooser.pick(plot.where)
     for word, options in plot.words.items():
-        slots[word] = _fill(dice.pick(options), slots, dice)
-    text = " ".join(_sentence(_fill(dice.pick(wordings), slots, dice)) for wordings in plot.story)
+        slots[word] = _fill(chooser.pick(options), slots, chooser)
+    text = " ".join(_sentence(_fill(chooser.pick(wordings), slots, chooser)) for wordings in plot.story)
     hero = next(iter(plot.cast))
     return Story(
         title=plot.title,
@@ -129,12 +129,12 @@ def tell(plot: Plot, seed: int | str) -> Story:
         mood=plot.mood,
         ending=plot.ending,
         moral=plot.moral,
-        nats=dice.nats,
+        nats=chooser.nats,
     )
 
 
-def _fill(wording: str, slots: dict[str, str], dice: _Dice) -> str:
-    chosen = CHOICE.sub(lambda m: dice.pick(m[1].split("|")), wording)
+def _fill(wording: str, slots: dict[str, str], chooser: _Chooser) -> str:
+    chosen = CHOICE.sub(lambda m: chooser.pick(m[1].split("|")), wording)
     return SLOT.sub(lambda m: slots[m[1]], chosen)
 
 
@@ -145,7 +145,7 @@ def _sentence(text: str) -> str:
 
 
 def stories(count: int, split: str = "train", seed: int = 0) -> Iterator[Story]:
-    """``count`` stories, the plots taken in a new random order on every round."""
+    """Yield ``count`` stories, one per plot in each round, in a new random order every round."""
     order, all_plots = random.Random(f"{split}:{seed}"), plots(split)
     for i in range(count):
         if i % len(all_plots) == 0:

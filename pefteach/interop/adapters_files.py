@@ -1,6 +1,6 @@
-"""Bottleneck adapters in the ``adapters`` library's files: ``adapter_config.json`` and ``adapter.safetensors``.
+"""Read and write the ``adapters`` library's files: ``adapter_config.json`` and ``adapter.safetensors``.
 
-The library writes a pickle unless it is told otherwise, and nothing is ever unpickled here. So there it is
+The library writes a pickle by default, which this package never opens. Make it use safetensors:
 
     model.save_adapter(folder, name, with_head=False, use_safetensors=True)
     model.load_adapter(folder, use_safetensors=True, set_active=True)
@@ -25,7 +25,7 @@ from pefteach.methods.core.bottleneck import Bottleneck
 
 WEIGHTS, PICKLE = "adapter.safetensors", "pytorch_adapter.bin"
 
-# The library's switches: those that tell three kinds of bottleneck adapters apart, and those that all three leave so.
+# The library's switches: KINDS tell three kinds of bottleneck adapters apart, SHARED are the same for all three.
 KINDS: dict[type[Bottleneck], dict[str, Any]] = {
     HoulsbyAdapters: {"mh_adapter": True, "output_adapter": True, "is_parallel": False, "original_ln_before": False},
     PfeifferAdapters: {"mh_adapter": False, "output_adapter": True, "is_parallel": False, "original_ln_before": True},
@@ -50,12 +50,12 @@ def save_to_adapters(model: nn.Module, folder: str | Path, name: str = "default"
     """Write a bottleneck adapter for the ``adapters`` library.
 
     Raises:
-        ValueError: no adapter of that name, one of another method, or one at places that the library does not have.
+        ValueError: no adapter has that name, or it is of another method or at places that the library does not have.
     """
     adapter = find_adapter(model, name)
     if not isinstance(adapter.method, Bottleneck):
         raise ValueError(
-            f"adapter {name!r} is {type(adapter.method).__name__}: only bottleneck adapters go to adapters"
+            f"adapter {name!r} is {type(adapter.method).__name__}: the adapters library takes only bottleneck adapters"
         )
     names, folder, config = library_names(adapter, name), Path(folder), getattr(model, "config", None)
     tensors = {names[key]: tensor.detach().cpu().contiguous() for key, tensor in adapter.file_tensors().items()}
@@ -105,7 +105,7 @@ def load_from_adapters(model: nn.Module, folder: str | Path, name: str = "defaul
         except ValueError as error:
             message = str(error)
             for key, theirs in names.items():
-                message = message.replace(key, theirs)  # speak of what is in the file
+                message = message.replace(key, theirs)  # name the tensors as the file does
             raise ValueError(f"{folder} {message}") from None
 
     return attach(model, method, name, fill)
@@ -115,13 +115,13 @@ def library_names(adapter: Adapter, name: str) -> dict[str, str]:
     """The library's name for each of the adapter's tensors, where the adapter itself is called ``name`` there.
 
     Raises:
-        ValueError: a part at a place that the library does not have.
+        ValueError: the library has no such place for a part.
     """
     names = {}
     for key in adapter.file_tensors():
         found = re.fullmatch(r"base_model\.model\.(.*\.\d+)\.(.+)\.(adapter_down|adapter_up|scaling)(\..+)?", key)
         if found is None or found[2] not in PLACES:
-            raise ValueError(f"adapters has no place for {key}: it knows {', '.join(PLACES)} within a block")
+            raise ValueError(f"the adapters library has no place for {key}: a block may have {', '.join(PLACES)}")
         tensor = {"adapter_down": "adapter_down.0"}.get(found[3], found[3]) + (found[4] or "")
         names[key] = f"{found[1]}.{PLACES[found[2]]}.adapters.{name}.{tensor}"
     return names
@@ -130,7 +130,7 @@ def library_names(adapter: Adapter, name: str) -> dict[str, str]:
 def library_config(method: Bottleneck, model: nn.Module) -> dict[str, Any]:
     """The library's settings (its ``BnConfig``) for one of our methods."""
     D, m = method.widths(model)
-    # The library takes D // reduction_factor; half a number more keeps a rounded D / m from ending up below m.
+    # The library takes D // reduction_factor; adding 0.5 to m keeps a rounded quotient from giving m - 1.
     reduction = method.reduction if method.size is None else D / (m if D % m == 0 else m + 0.5)
     return {
         **SHARED,
@@ -147,10 +147,10 @@ def method_of(about: dict) -> Bottleneck:
     """The method that the library's ``adapter_config.json`` describes.
 
     Raises:
-        ValueError: one that is not among ours; the message names the settings that differ.
+        ValueError: it is not among ours; the message names the settings that differ.
     """
     if not str(about.get("version")).startswith("adapters."):
-        raise ValueError("is not from adapters 1.0 or later: open and save it with that first")
+        raise ValueError("was not written by adapters 1.0 or later: open it with such a version and save it again")
     config = about["config"]
     kind: type[Bottleneck] = HoulsbyAdapters if config.get("mh_adapter") else PfeifferAdapters
     kind = ParallelAdapters if config.get("is_parallel") else kind
@@ -159,7 +159,7 @@ def method_of(about: dict) -> Bottleneck:
     if not isinstance(config.get("reduction_factor"), int | float):
         odd.append(f"reduction_factor is {config.get('reduction_factor')!r}")
     if odd:
-        raise ValueError(f"describes none of Houlsby's, Pfeiffer's and the parallel adapters: {', '.join(odd)}")
+        raise ValueError(f"describes neither Houlsby's nor Pfeiffer's nor parallel adapters: {', '.join(odd)}")
     return kind(
         reduction=config["reduction_factor"],
         activation=config["non_linearity"],

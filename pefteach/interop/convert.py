@@ -1,4 +1,4 @@
-"""``pefteach convert``: an adapter's files from one library's format to another's, or into a whole model."""
+"""``pefteach convert``: rewrites an adapter in another library's format, or merges it into a whole model."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ FORMATS = ("peft", "adapters", "merged")
 def convert(source: str | Path, out: str | Path, to: str, model: str | None = None) -> str:
     """Attach the adapter in ``source`` to its model, and write it to ``out`` in another format.
 
-    Loading it onto the model is what checks it: every tensor must have its place, and every place its tensor.
+    Loading checks the adapter: every tensor must have its place in the model, and every place its tensor.
 
     Args:
         source: a folder written by peft, by adapters (with safetensors) or by this package.
         to: "peft", "adapters", or "merged": the whole model with the adapter in its weights.
-        model: a Hugging Face causal model, by name or folder; the course's base if none.
+        model: a Hugging Face causal model, by name or folder; by default the course's base.
 
     Returns:
         One sentence that says what was written.
@@ -55,7 +55,7 @@ def open_model(model: str | None) -> Any:
     """The course's base, or a Hugging Face causal model.
 
     Raises:
-        FileNotFoundError: it cannot be had under that name.
+        FileNotFoundError: no model can be opened under that name.
     """
     if model is None:
         return load_base()[0]
@@ -63,7 +63,7 @@ def open_model(model: str | None) -> Any:
 
     try:
         return transformers.AutoModelForCausalLM.from_pretrained(model)
-    except (OSError, ValueError) as error:  # a name that is no name is a ValueError there
+    except (OSError, ValueError) as error:  # transformers raises ValueError for a malformed name
         raise FileNotFoundError(f"cannot open the model {model!r}: {str(error).splitlines()[0]}") from None
 
 
@@ -74,7 +74,7 @@ def save_merged(model: Any, out: Path, name: str = "default") -> None:
         ValueError: the adapter cannot be merged, or has tensors that the bare model has no place for.
     """
     adapter = find_adapter(model, name)
-    if not isinstance(adapter, TensorAdapter):  # those are in the weights already
+    if not isinstance(adapter, TensorAdapter):  # its tensors are in the weights already
         adapter.merge()
     merged = {key: tensor.clone() for key, tensor in base_state(model).items()}
     detach(model, name)

@@ -1,7 +1,7 @@
-"""Adapters on disk, in peft's own format: ``adapter_config.json`` and ``adapter_model.safetensors``.
+"""Read and write adapters in peft's own format: ``adapter_config.json`` and ``adapter_model.safetensors``.
 
 Where peft has the method, ``PeftModel.from_pretrained`` opens what :func:`save_adapter` writes, and
-:func:`load_adapter` opens what peft's ``save_pretrained`` writes. Where it has not (BitFit …), the same two files
+:func:`load_adapter` opens what peft's ``save_pretrained`` writes. Where peft lacks it (BitFit …), the same two files
 carry our own name for the method. Nothing is ever unpickled.
 """
 
@@ -35,7 +35,7 @@ def save_adapter(
 
     Args:
         base_model: where the model comes from; peft's ``AutoPeftModel`` then opens both.
-        write: False in all processes of a sharded run but one. All have to call it: they hold the tensors together.
+        write: False in all processes of a sharded run but one. All must call this: each holds a share of the tensors.
 
     Raises:
         ValueError: no adapter of that name.

@@ -1,10 +1,10 @@
-"""DoRA: LoRA that learns the length of every weight row apart from its direction.
+"""DoRA: LoRA that trains the length of every weight row apart from the row's direction.
 
 Liu et al. 2024, "DoRA: Weight-Decomposed Low-Rank Adaptation", equation 5 and section 4.3:
 
     W' = m · (W0 + s · B A) / n,    n = ‖W0 + s · B A‖,    m, n: (out,), one per row of W' (out, in)
 
-m starts as the row norms of W0 and B at zero, so W' starts as W0. The gradient takes n for a constant (section 4.3).
+m starts as the row norms of W0 and B at zero, so W' starts as W0. The gradient treats n as a constant (section 4.3).
 The paper writes the norm "across each column" of a transposed weight; its code takes one per output, as here.
 """
 
@@ -26,16 +26,16 @@ from pefteach.model.modules import linear_shape
 class DoRAPart(LoRAPart):
     """A, B and the row lengths m of one linear layer."""
 
-    composes_as = None  # each of two DoRAs would want to set the length of the sum
+    composes_as = None  # two DoRAs on one layer would both set the length of its rows
 
     def __init__(self, layer: Any, method: DoRA):
         super().__init__(layer, method)
         if not layer.weight.is_floating_point():
             raise ValueError(
-                "DoRA needs the norms of a layer's rows, and here the weight is packed in few bits: quantise with "
+                "DoRA needs the norms of a layer's rows, but the weight is packed in few bits: quantise with "
                 "pefteach.quant.quantise(model), whose layers dequantise it, or attach LoRA"
             )
-        self.layer: tuple[Any] = (layer,)  # in a tuple, or the base's layer would count as a module of this one
+        self.layer: tuple[Any] = (layer,)  # in a tuple, so that torch does not register it as a submodule
         self.to(layer.weight.device)
         self.lora_magnitude_vector = nn.Parameter(self.direction().norm(dim=1))
 
@@ -49,7 +49,7 @@ class DoRAPart(LoRAPart):
     def forward(self, call: Callable, x: Tensor) -> Tensor:  # (..., in) -> (..., out)
         if not (self.training and self.dropout):
             return self.resized(call(x), x)
-        # With dropout, all that DoRA adds to the layer sees the dropped input: the longer or shorter W0 x as well.
+        # With dropout, all that DoRA adds to the layer is computed from the dropped input, the rescaled W0 x included.
         dropped = F.dropout(x, self.dropout)
         y = call(dropped)
         return call(x) + (self.resized(y, dropped) - y)
@@ -81,5 +81,5 @@ class DoRA(LoRA):
     def part(self, layer: nn.Module) -> DoRAPart:
         return DoRAPart(layer, self)
 
-    # What peft's files call these settings.
+    # The settings in peft's files.
     use_dora: ClassVar[bool] = True

@@ -1,7 +1,7 @@
-"""Hard prompt search: the best words to put in front of the text, with nothing trained at all.
+"""Hard prompt search: finds tokens to put in front of the text, and trains nothing.
 
-A hard prompt is n tokens t, so there are no gradients to follow, only tokens to exchange. Both searches visit the
-places of the prompt in turn, try other tokens there with real forwards, and keep the best if it lowers the loss:
+A hard prompt is n tokens t. Tokens cannot follow a gradient, only be exchanged. Both searches visit the places of the
+prompt in turn, try other tokens there with real forwards, and keep the best if it lowers the loss:
 
 * **greedy** coordinate search tries tokens drawn at random, or every token of the vocabulary;
 * **gradient**-guided search tries those that a linear model of the loss likes best (Ebrahimi et al. 2018, "HotFlip";
@@ -22,15 +22,16 @@ from torch import Tensor
 
 from pefteach.corpus.batches import IGNORE
 from pefteach.model.loss import next_token_loss
+from pefteach.model.modes import eval_mode
 
 
 @dataclass(frozen=True)
 class HardPrompt:
-    """What a search found.
+    """The result of a search.
 
     Attributes:
         ids: the tokens of the prompt; ``tokenizer.decode(prompt.ids)`` is its text.
-        loss: with it, on the batch of the search.
+        loss: the loss with this prompt, on the batch of the search.
         history: one row per step: the place visited, the loss kept after it, the forwards so far.
     """
 
@@ -40,7 +41,7 @@ class HardPrompt:
 
 
 def with_prompt(batch: Mapping[str, Tensor], ids: Tensor, skip: int = 0) -> dict[str, Tensor]:
-    """The batch with the tokens ``ids`` (n,) put into every row, behind its first ``skip`` ones: (B, T) -> (B, n + T).
+    """Put the tokens ``ids`` (n,) into every row of a batch, after its first ``skip`` tokens: (B, T) -> (B, n + T).
 
     With ``skip=1`` a ``<bos>`` stays in front, if padding is on the right.
     """
@@ -91,28 +92,26 @@ def search(
     if count < 1 or steps < 0:
         raise ValueError(f"candidates must be at least 1 and steps at least 0, not {candidates} and {steps}")
 
-    was_training = model.training
-    model.eval()
-    dice = torch.Generator().manual_seed(seed)
+    rng = torch.Generator().manual_seed(seed)
     history: list[dict] = []
     order: list[int] = []
-    best, forwards = _loss(model, batch, ids, skip), 1
-    for step in range(steps):
-        order = order or torch.randperm(len(ids), generator=dice).tolist()
-        place = order.pop()
-        if by == "greedy":
-            tried = usable[torch.randperm(len(usable), generator=dice)[:count].to(device)]
-        else:
-            change = table[usable].float() @ _gradient(model, batch, ids, skip)[place]  # (V,), less is better
-            tried, forwards = usable[change.topk(count, largest=False).indices], forwards + 1
-        for token in tried:
-            other = ids.clone()
-            other[place] = token
-            loss, forwards = _loss(model, batch, other, skip), forwards + 1
-            if loss < best:
-                best, ids = loss, other
-        history.append({"step": step, "place": place, "loss": best, "forwards": forwards})
-    model.train(was_training)
+    with eval_mode(model):
+        best, forwards = _loss(model, batch, ids, skip), 1
+        for step in range(steps):
+            order = order or torch.randperm(len(ids), generator=rng).tolist()
+            place = order.pop()
+            if by == "greedy":
+                tried = usable[torch.randperm(len(usable), generator=rng)[:count].to(device)]
+            else:
+                change = table[usable].float() @ _gradient(model, batch, ids, skip)[place]  # (V,), less is better
+                tried, forwards = usable[change.topk(count, largest=False).indices], forwards + 1
+            for token in tried:
+                other = ids.clone()
+                other[place] = token
+                loss, forwards = _loss(model, batch, other, skip), forwards + 1
+                if loss < best:
+                    best, ids = loss, other
+            history.append({"step": step, "place": place, "loss": best, "forwards": forwards})
     return HardPrompt(ids.tolist(), best, history)
 
 

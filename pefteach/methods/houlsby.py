@@ -1,4 +1,4 @@
-"""Houlsby's adapters: one behind the attention and one behind the feed-forward network of every block.
+"""Houlsby's adapters: one after the attention and one after the feed-forward network of every block.
 
 Houlsby et al. 2019, "Parameter-Efficient Transfer Learning for NLP", section 2.1. In both halves of a block, with
 A of ``bottleneck.py``,
@@ -21,7 +21,7 @@ from pefteach.methods.core.wrapping import Part
 
 
 class HoulsbyPart(BottleneckPart):
-    """A reads what its module gives."""
+    """A reads h, the output of the module that it wraps."""
 
     def read(self, h: Tensor) -> Tensor:
         return h
@@ -29,7 +29,7 @@ class HoulsbyPart(BottleneckPart):
 
 @dataclass(frozen=True)
 class HoulsbyAdapters(Bottleneck):
-    """h + A(h), in both halves of every block."""
+    """Settings of Houlsby's adapters: h + A(h) in both halves of every block."""
 
     activation: str = "swish"
 

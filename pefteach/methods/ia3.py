@@ -70,19 +70,19 @@ class IA3(Method):
 
     formula: ClassVar[str] = "Σ out of the keys and values + Σ in of the feed-forward layers"
     can_merge: ClassVar[bool] = True
-    allows_weight_decay: ClassVar[bool] = False  # towards zero would be towards nothing: one is where nothing changes
+    allows_weight_decay: ClassVar[bool] = False  # it pulls to 0, but the neutral value of these scales is 1
 
     def feedforward(self, model: nn.Module) -> dict[str, bool]:
-        """Every target by path, and whether its input is scaled.
+        """For every target, by path, whether its input is scaled instead of its output.
 
         Raises:
-            ValueError: a feed-forward layer that is not a target.
+            ValueError: a feed-forward layer is not a target.
         """
         targets = find_linear(model, self.target_modules)
         inputs = find_linear(model, self.feedforward_modules) if self.feedforward_modules else {}
         if outside := sorted(inputs.keys() - targets.keys()):
             raise ValueError(
-                f"feedforward_modules means {outside[0]}, which target_modules does not: name it in both, or in neither"
+                f"feedforward_modules names {outside[0]}, but target_modules does not: name it in both, or in neither"
             )
         return {path: path in inputs for path in targets}
 
@@ -96,7 +96,7 @@ class IA3(Method):
             self, model, name, {path: IA3Part(layers[path], ff) for path, ff in self.feedforward(model).items()}
         )
 
-    # What peft's files call these settings.
+    # The settings in peft's files.
     peft_type: ClassVar[str] = "IA3"
 
     def to_peft(self) -> dict:

@@ -1,4 +1,4 @@
-"""LLaMA-Adapter: a few trained prompts in the top layers, let in through a gate that starts at zero.
+"""LLaMA-Adapter: a few trained prompts in the top layers, added through a gate that starts at zero.
 
 Zhang et al. 2023, "LLaMA-Adapter: Efficient Fine-tuning of Language Models with Zero-init Attention", section 3.2.
 Each of the top layers has prompts P (K, D), which go through that layer's own frozen projections:
@@ -6,8 +6,8 @@ Each of the top layers has prompts P (K, D), which go through that layer's own f
     S = q [K_P; K_T]ᵀ / √d,    S^g = [g · softmax(S^K); softmax(S^T)],    output = W_o (S^g [V_P; V_T])
 
 Prompts and text have a softmax each, so at g = 0 the attention to the text is exactly what it was. The second half is
-the layer's own attention; this file adds the first. The prompts have no position: their keys are not turned by RoPE
-and every token sees them. At the first step the prompts' gradient is exactly 0, because g is: only the gate moves.
+the layer's own attention; this file adds the first. The prompts have no position: RoPE does not turn their keys, and
+every token sees them. At the first step g is 0, so the prompts' gradient is exactly 0 and only the gate moves.
 
 There are two gates. The official code has one per head and uses tanh(g); peft has one per layer and uses g itself.
 """
@@ -61,7 +61,7 @@ class LlamaAdapterPart(Part):
         return rotate(self.heads(attention.q_proj(x)), *(a if a.ndim == 4 else a[:, None] for a in angles))
 
     def keys_and_values(self, attention: Any, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Those of the prompts, (1, G, K, d) each, at no position."""
+        """The keys and values of the prompts, (1, G, K, d) each. RoPE does not turn the keys."""
         prompt = self.adaption_prompt.to(dtype)
         if hasattr(attention, "q_proj"):
             return self.heads(attention.k_proj(prompt)), self.heads(attention.v_proj(prompt))
@@ -76,7 +76,7 @@ class LlamaAdapterPart(Part):
         """g · softmax(q K_Pᵀ / √d) V_P, (B, H, T, d)."""
         shared_by = q.shape[1] // k.shape[1]
         k, v = k.repeat_interleave(shared_by, 1), v.repeat_interleave(shared_by, 1)  # (1, H, K, d)
-        v = self.gate().to(v.dtype) * v  # K rows instead of B T: the same, and less work
+        v = self.gate().to(v.dtype) * v  # scales K rows instead of B T: the same result for less work
         return F.scaled_dot_product_attention(q, k.expand(len(q), -1, -1, -1), v.expand(len(q), -1, -1, -1))
 
     def gate(self) -> Tensor:
@@ -128,12 +128,12 @@ class LlamaAdapter(Method):
             parts[""] = NumberingPart(model)
         return PartsAdapter(self, model, name, parts)
 
-    # What peft's files call these settings.
+    # The settings in peft's files.
     peft_type: ClassVar[str] = "ADAPTION_PROMPT"
 
     def to_peft(self) -> dict:
         settings = {"adapter_len": self.adapter_len, "adapter_layers": self.adapter_layers}
-        if self.gate == "head":  # peft would open such a file wrongly, so it is not told that it could
+        if self.gate == "head":  # peft would misread such a file, so the file names no peft type
             return {"peft_type": None, "method": type(self).__name__, "gate": self.gate, **settings}
         return {"peft_type": self.peft_type, **settings}
 
@@ -143,15 +143,15 @@ class LlamaAdapter(Method):
 
 
 def find_attentions(model: nn.Module) -> list[str]:
-    """The attention module of every block, first to last.
+    """The path of every block's attention module, first to last.
 
     Raises:
-        ValueError: a block without one that is built as in Llama or GPT-2; the message says what it has.
+        ValueError: a block has no attention built as in Llama or GPT-2; the message lists the block's modules.
     """
     paths = []
     for block_path, block in find_blocks(model).items():
         inside = dict(base_modules(block))
-        # Its weights are all in these projections: a norm of q, say, would have to be done to ours as well.
+        # All its weights must be in these projections: a norm of q, say, would have to be applied to our queries too.
         weights = {path: {name for name, child in m.named_children() if any(True for _ in child.parameters())}
                    for path, m in inside.items()}  # fmt: skip
         found = [path for path, names in weights.items() if names in PROJECTIONS]

@@ -25,7 +25,7 @@ from pefteach.model.modules import linear_shape
 
 
 class LoRAPart(LowRankPart):
-    """A and B beside one linear layer: what is added to its output."""
+    """A and B of one linear layer; adds s · B A x to the layer's output."""
 
     def __init__(self, layer: nn.Module, method: LoRA):
         super().__init__()
@@ -83,7 +83,7 @@ class LoRA(Method):
     def part(self, layer: nn.Module) -> LowRankPart:  # DoRA has another
         return LoRAPart(layer, self)
 
-    # What peft's files call these settings.
+    # The settings in peft's files.
     peft_type: ClassVar[str] = "LORA"
     use_dora: ClassVar[bool] = False  # peft's files have DoRA as a kind of LoRA
     refused: ClassVar[tuple[str, ...]] = (

@@ -1,11 +1,11 @@
-"""Multitask prompt tuning: one prompt shared by all tasks, bent to each by a matrix of low rank.
+"""Multitask prompt tuning: one prompt shared by all tasks, and a low-rank matrix that adapts it to each.
 
 Wang, Panda, Karlinsky, Feris, Sun & Kim 2023, "Multitask Prompt Tuning Enables Parameter-Efficient Transfer
 Learning", section 3.1:
 
-    P_k = P* ∘ (U_k V_k),    P*: (n, D) shared,  U_k: (n, r),  V_k: (r, D),  ∘ number by number
+    P_k = P* ∘ (U_k V_k),    P*: (n, D) shared,  U_k: (n, r),  V_k: (r, D),  ∘ elementwise
 
-The paper has r = 1. Train on several source tasks first, each row of a batch saying which it is of:
+The paper has r = 1. First train on several source tasks; ``task_ids`` gives the task of every row of a batch:
 
     model(input_ids, attention_mask=mask, task_ids=torch.tensor([0, 2, 1]))
 
@@ -28,14 +28,14 @@ from pefteach.methods.prompt_tuning import PromptTuning
 
 
 class MultitaskPart(PromptPart):
-    """P* and the factors of every task."""
+    """P*, and the factors U and V of every task."""
 
     own_inputs = ("task_ids",)
 
     def __init__(self, model: Any, method: MultitaskPrompt, start: Tensor):
         super().__init__(model, start)
-        # Every product starts near 1, so every task near P*: at 0 neither factor would ever get a gradient. (peft
-        # draws both from N(0, 0.02), so that its prompts start almost at zero.)
+        # Every U V starts near 1, so every task's prompt starts near P*; at 0 neither factor would ever get a gradient.
+        # (peft draws both from N(0, 0.02), and its prompts start almost at zero.)
         near_one = torch.zeros(method.rank)
         near_one[0] = 1.0
         n, D = start.shape
@@ -53,12 +53,12 @@ class MultitaskPart(PromptPart):
 
 @dataclass(frozen=True)
 class MultitaskPrompt(PromptTuning):
-    """Settings of multitask prompt tuning: those of prompt tuning, for P*, and
+    """Settings of multitask prompt tuning: those of prompt tuning for P*, and those of the factors.
 
     Args:
-        tasks: how many.
-        rank: r.
-        task: the task of calls that name none, such as those of ``generate``; the adapter's ``task`` can be set later.
+        tasks: the number of tasks.
+        rank: r, at least 1.
+        task: the task of calls without ``task_ids``, such as those of ``generate``; the adapter's ``task`` changes it.
 
     Raises:
         ValueError: when attached with settings out of range, or to a model without a place for a prompt.
@@ -81,7 +81,7 @@ class MultitaskPrompt(PromptTuning):
             raise ValueError(f"task must be between 0 and {self.tasks - 1}, not {self.task}")
         return MultitaskAdapter(self, model, name, {"": MultitaskPart(model, self, self.start(self.vocabulary(model)))})
 
-    # What peft's files call these settings.
+    # The settings in peft's files.
     peft_type: ClassVar[str] = "MULTITASK_PROMPT_TUNING"
 
     def to_peft(self) -> dict:
@@ -98,9 +98,11 @@ class MultitaskPrompt(PromptTuning):
 
 
 class MultitaskAdapter(PromptAdapter):
+    """Stores P* and the factors, and lets the model's call take ``task_ids``."""
+
     def insert(self) -> None:
         super().insert()
-        # Hugging Face's generate and Trainer pass on what they find among the arguments of forward.
+        # Hugging Face's generate and Trainer pass only arguments that the signature of forward names.
         model: Any = self.model
         call = model.forward.__func__
         signature = inspect.signature(call)
@@ -111,7 +113,7 @@ class MultitaskAdapter(PromptAdapter):
 
     @property
     def task(self) -> int:
-        """The task of calls that name none."""
+        """The task of calls without ``task_ids``."""
         return self.part.task
 
     @task.setter
@@ -121,7 +123,7 @@ class MultitaskAdapter(PromptAdapter):
         self.part.task = task
 
     def to_peft(self) -> dict:
-        # peft has no default task. It passes over the name with a warning, so task 0 goes without saying.
+        # peft has no default task and warns about the unknown setting, so a file leaves task 0 out.
         return self.method.to_peft() | ({"task": self.task} if self.task else {})
 
     def file_tensors(self) -> Mapping[str, Tensor]:
@@ -130,7 +132,7 @@ class MultitaskAdapter(PromptAdapter):
 
 
 def start_from(source: Adapter, task: int | None = None) -> Callable[[Adapter], None]:
-    """What ``attach`` needs as ``fill`` to start one target task from trained source tasks (section 3.3).
+    """Return the ``fill`` with which ``attach`` starts one target task from trained source tasks (section 3.3).
 
     Args:
         source: a multitask prompt, of this model or of another of the same width.
@@ -138,7 +140,8 @@ def start_from(source: Adapter, task: int | None = None) -> Callable[[Adapter], 
             average of the products would be another matrix, and not of rank r.)
 
     Raises:
-        ValueError: no such source task; or, when attached, other tokens or rank, or more than one target task.
+        ValueError: there is no such source task; or, when attached, the number of tokens or the rank differs, or there
+            is more than one target task.
     """
     count = len(source.file_tensors()["prefix_task_cols"])
     if task is not None and not 0 <= task < count:

@@ -1,4 +1,4 @@
-"""P-tuning: a soft prompt that a small network writes while training, and that is kept without the network.
+"""P-tuning: a soft prompt that a small network computes during training; only the prompt is kept.
 
 Liu et al. 2021, "GPT Understands, Too", section 3.2, with the prompt in front of the text as in peft:
 
@@ -21,10 +21,11 @@ from torch import Tensor, nn
 
 from pefteach.methods.core.adapter import check_dropout
 from pefteach.methods.core.soft_prompt import PromptAdapter, PromptPart, SoftPrompt
+from pefteach.model.modes import eval_mode
 
 
 class PTuningPart(PromptPart):
-    """H and the network that turns it into P; the network is gone once it is collapsed."""
+    """H and the network that turns it into P. After ``collapse`` only P is left."""
 
     def __init__(self, model: Any, method: PTuning, D: int):
         super().__init__(model, torch.randn(method.num_virtual_tokens, D))
@@ -36,7 +37,7 @@ class PTuningPart(PromptPart):
             layers = [nn.Linear(D, h), nn.ReLU(), nn.Linear(h, h), nn.ReLU(), nn.Linear(h, D)]
         self.mlp_head = nn.Sequential(*layers)
 
-    def vectors(self) -> Tensor:  # (n, D), one prompt for every row: there is no batch to confuse with time
+    def vectors(self) -> Tensor:  # (n, D): the LSTM runs along the n vectors, and there is no batch
         x = self.embedding.weight
         if "lstm_head" in self._modules:
             x = self.lstm_head(x)[0]  # (n, 2h)
@@ -70,7 +71,7 @@ class PTuning(SoftPrompt):
         n, h = self.num_virtual_tokens, self.encoder_hidden_size or D
         if self.encoder == "mlp":
             return n * D + (D * h + h) + (h * h + h) + (h * D + D)
-        # Per direction and layer four gates, each with a weight for the input, one for the state, and two biases.
+        # Each direction of a layer has four gates, each with a weight for the input, one for the state, and two biases.
         first, later = 2 * 4 * (D * h + h * h + 2 * h), 2 * 4 * (2 * h * h + h * h + 2 * h)
         return n * D + first + (self.encoder_num_layers - 1) * later + (2 * h * 2 * h + 2 * h) + (2 * h * D + D)
 
@@ -84,7 +85,7 @@ class PTuning(SoftPrompt):
         D = self.vocabulary(model).shape[1]
         return PTuningAdapter(self, model, name, {"": PTuningPart(model, self, D)})
 
-    # What peft's files call these settings.
+    # The settings in peft's files.
     peft_type: ClassVar[str] = "P_TUNING"
 
     def to_peft(self) -> dict:
@@ -109,12 +110,12 @@ class PTuning(SoftPrompt):
 
 
 class PTuningAdapter(PromptAdapter):
-    @torch.no_grad()  # as in generation: an LSTM rounds otherwise while it is trained
+    """Trains H and the network; stores P."""
+
+    @torch.no_grad()  # as in generation: with gradients an LSTM rounds differently
     def file_tensors(self) -> Mapping[str, Tensor]:
-        was_training = self.part.training
-        vectors = self.part.eval().vectors()  # dropout must not get into a file
-        self.part.train(was_training)
-        return {"prompt_embeddings": vectors}
+        with eval_mode(self.part):  # without dropout
+            return {"prompt_embeddings": self.part.vectors()}
 
     @torch.no_grad()
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
@@ -123,7 +124,7 @@ class PTuningAdapter(PromptAdapter):
 
     @torch.no_grad()
     def collapse(self) -> None:
-        """Keep P itself and drop the network; training then goes on with plain vectors."""
+        """Keep P and drop the network; training then continues with plain vectors."""
         self._keep(self.file_tensors()["prompt_embeddings"])
 
     def _keep(self, vectors: Tensor) -> None:

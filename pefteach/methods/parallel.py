@@ -1,11 +1,11 @@
-"""Parallel adapters: a bottleneck beside the feed-forward network, which reads what enters the block's half.
+"""Parallel adapters: a bottleneck beside the feed-forward network, which reads the residual stream.
 
 He et al. 2022, "Towards a Unified View of Parameter-Efficient Transfer Learning", section 3.3. In the feed-forward half
 of a block, with A of ``bottleneck.py`` and a scale s,
 
     h becomes h + s A(x),    x, h: (B, T, D)
 
-x is the residual stream as it is, not normalised.
+x is the residual stream before the norm.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pefteach.methods.core.wrapping import Part
 
 
 class ParallelPart(BottleneckPart):
-    """A reads what enters."""
+    """A reads x, the residual stream."""
 
     composes_as = "adds"
 
@@ -30,7 +30,7 @@ class ParallelPart(BottleneckPart):
 
 @dataclass(frozen=True)
 class ParallelAdapters(Bottleneck):
-    """h + s A(x), in the feed-forward half of every block."""
+    """Settings of parallel adapters: h + s A(x) in the feed-forward half of every block."""
 
     reduction: float = 2
     init: str = "zero"

@@ -23,14 +23,14 @@ from pefteach.methods.core.wrapping import Part
 
 
 class PfeifferPart(BottleneckPart):
-    """A reads the whole stream."""
+    """A reads x + h, what the block passes on."""
 
     def read(self, h: Tensor) -> Tensor:
         return self.stream.take() + h
 
 
 class PfeifferNormPart(BottleneckPart):
-    """The same on a LayerNorm that is given x + h. It is called twice."""
+    """A reads LN(x + h). The part wraps that LayerNorm, and calls it a second time on the new sum."""
 
     def forward(self, call: Callable, total: Tensor) -> Tensor:
         return call(self.add(total, call(total)))
@@ -38,7 +38,7 @@ class PfeifferNormPart(BottleneckPart):
 
 @dataclass(frozen=True)
 class PfeifferAdapters(Bottleneck):
-    """h + A(x + h), in the feed-forward half of every block."""
+    """Settings of Pfeiffer's adapters: h + A(x + h) in the feed-forward half of every block."""
 
     def place(self, sites: Sites, D: int, m: int) -> dict[str, Part]:
         if sites.norm is not None:

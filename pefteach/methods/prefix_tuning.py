@@ -1,4 +1,4 @@
-"""Prefix tuning: trained keys and values in every layer, as if n tokens of ours came before the text.
+"""Prefix tuning: trained keys and values in every layer, like those of n more tokens before the text.
 
 Li & Liang 2021, "Prefix-Tuning: Optimizing Continuous Prompts for Generation", section 4. In every layer
 
@@ -36,7 +36,7 @@ CHECKPOINTING = "the model drops its cache, and the prefix with it, under gradie
 
 
 class PrefixPart(Part):
-    """Starts the cache with its own keys and values. It wraps the call of the whole model."""
+    """Wraps the call of the whole model, and puts the trained keys and values first into the cache."""
 
     def __init__(self, model: Any, method: PrefixTuning):
         super().__init__()
@@ -62,7 +62,7 @@ class PrefixPart(Part):
         if cache.get_seq_length() == past:
             raise ValueError(CHECKPOINTING)
         if inputs.get("use_cache") is False and hasattr(output, "past_key_values"):
-            output.past_key_values = None  # or transformers' generate would go on from it; every call starts anew
+            output.past_key_values = None  # or transformers' generate would continue from it
         return output
 
     def prefix(self) -> Tensor:
@@ -70,10 +70,10 @@ class PrefixPart(Part):
         return self.embedding.weight if self.transform is None else self.transform(self.embedding.weight)
 
     def pairs(self, rows: int) -> list[tuple[Tensor, Tensor]]:
-        """Every layer's key and value (B, G, n, d), the same for all rows. Keys are as after RoPE: not turned."""
+        """Every layer's key and value (B, G, n, d), the same for all rows. RoPE does not turn these keys."""
         prefix = self.prefix().to(self.base_embedding().weight.dtype)
         both = prefix.view(len(prefix), -1, self.key_heads, self.d).permute(1, 2, 0, 3)  # (2L, G, n, d)
-        # Taken apart first and expanded then, so that on the way back the rows are added up in each layer's own tensor.
+        # First unbind, then expand: the backward pass then sums over the rows in each layer's own tensor.
         each = [one.expand(rows, -1, -1, -1) for one in both.unbind()]  # 2L of (B, G, n, d), without a copy
         return list(zip(each[0::2], each[1::2]))
 
@@ -99,13 +99,9 @@ class PrefixTuning(Method):
 
     def trained_parameters(self, model: nn.Module) -> int:
         layers, _, key_heads, d = attention_sizes(model)
-        width, h = key_heads * d, self.encoder_hidden_size
+        n, h, width = self.num_virtual_tokens, self.encoder_hidden_size, key_heads * d
         out = 2 * layers * width
-        return (
-            self.num_virtual_tokens * out
-            if h is None
-            else self.num_virtual_tokens * width + (width + 1) * h + (h + 1) * out
-        )
+        return n * out if h is None else n * width + (width + 1) * h + (h + 1) * out
 
     def extra_tokens(self) -> int:
         return self.num_virtual_tokens
@@ -119,7 +115,7 @@ class PrefixTuning(Method):
         path = find_cached(model)
         return PrefixAdapter(self, model, name, {path: PrefixPart(base_module(model, path), self)})
 
-    # What peft's files call these settings.
+    # The settings in peft's files.
     peft_type: ClassVar[str] = "PREFIX_TUNING"
 
     def to_peft(self) -> dict:
@@ -132,7 +128,7 @@ class PrefixTuning(Method):
 
     @classmethod
     def from_peft(cls, config: dict) -> PrefixTuning:
-        return cls(config["num_virtual_tokens"])  # the MLP is in no file
+        return cls(config["num_virtual_tokens"])  # no file holds the MLP
 
 
 class PrefixAdapter(PromptAdapter):
@@ -144,7 +140,7 @@ class PrefixAdapter(PromptAdapter):
 
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         super().load_tensors(tensors)
-        if self.part.transform is not None:  # there is no way back through the MLP
+        if self.part.transform is not None:  # P' cannot be computed from P
             self.collapse()
             super().load_tensors(tensors)
 
@@ -154,7 +150,7 @@ class PrefixAdapter(PromptAdapter):
 
     @torch.no_grad()
     def collapse(self) -> None:
-        """Put P in the place of P' and the MLP. The model computes the same; an optimiser must be made anew."""
+        """Replace P' and the MLP by P. The model computes the same; training on needs a new optimiser."""
         trains = self.part.embedding.weight.requires_grad
         self.part.embedding = nn.Embedding.from_pretrained(self.part.prefix().clone(), freeze=not trains)
         self.part.transform = None

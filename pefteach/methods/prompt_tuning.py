@@ -4,7 +4,7 @@ Lester, Al-Rfou & Constant 2021, "The Power of Scale for Parameter-Efficient Pro
 
     logits = model([P ; E(X)]),    P: (n, D) trained,  E(X): (T, D) the embeddings of the text
 
-``soft_prompt.py`` puts P there; this file says what P starts as (section 2.1).
+``soft_prompt.py`` puts P there; this file chooses the values that P starts with (section 2.1).
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ class PromptTuning(SoftPrompt):
 
     Args:
         num_virtual_tokens: n, how many vectors.
-        init: what they start as: "random", uniform between -0.5 and 0.5; "vocabulary", the embeddings of random
+        init: their start: "random", uniform between -0.5 and 0.5; "vocabulary", the embeddings of random
             common tokens; "text", those of a text, repeated or cut to n tokens.
         text: for "text": token ids, or a string with its tokenizer.
-        tokenizer: of ``tokenizers`` or ``transformers``.
+        tokenizer: one of ``tokenizers`` or ``transformers``, if ``text`` is a string.
 
     Raises:
         ValueError: when attached with settings that make no prompt, or to a model without a place for one.
@@ -67,11 +67,11 @@ class PromptTuning(SoftPrompt):
             raise ValueError(f"text must be at least one token, with ids from 0 to {V - 1}, not {list(ids)}")
         return vocabulary[[ids[i % len(ids)] for i in range(self.num_virtual_tokens)]]
 
-    # What peft's files call these settings.
+    # The settings in peft's files.
     peft_type: ClassVar[str] = "PROMPT_TUNING"
 
     def to_peft(self) -> dict:
-        # The file has the values, so it does not matter how they began; told "TEXT", peft would load the tokenizer.
+        # The file has the values, so their start does not matter; with "TEXT", peft would load the tokenizer.
         return {
             "peft_type": self.peft_type,
             "num_virtual_tokens": self.num_virtual_tokens,

@@ -38,8 +38,8 @@ def prepare_qlora(
     """Prepare a model for QLoRA, in place: 4-bit layers, LoRA on each of them, norms in float32.
 
     Args:
-        model: in 4 bits already (:func:`pefteach.quant.load_in_4bit`), or else it is quantised here, to NF4 with
-            double quantisation.
+        model: in 4 bits (:func:`pefteach.quant.load_in_4bit`); any other is quantised here, to NF4 with double
+            quantisation.
         rank, alpha, dropout: LoRA's.
         lora_dtype: the precision of A and B: float32, or bfloat16 as in the authors' code.
         checkpointing: keep only the inputs of the blocks, and compute the blocks again on the backward pass.
@@ -48,7 +48,7 @@ def prepare_qlora(
         The LoRA adapter. Its file is like any LoRA's: it does not mention the 4 bits.
 
     Raises:
-        ValueError: a model that cannot be quantised or cannot checkpoint, or settings that LoRA refuses.
+        ValueError: the model cannot be quantised or cannot recompute its blocks, or LoRA refuses the settings.
     """
     if not any(four_bit_weight(layer) is not None for _, layer in base_modules(model)):
         quantise(model)

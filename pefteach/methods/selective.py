@@ -1,4 +1,4 @@
-"""Train some of the base's own tensors, and no new ones: all, the last blocks, the norms, or the biases."""
+"""Selective fine-tuning: trains the base's own tensors: all, its last blocks, its norms or its biases."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from pefteach.model.modules import base_modules, base_parameters, linear_shape
 
 @dataclass(frozen=True)
 class Selective(Method):
-    """A method that is a choice among the base's tensors. peft has none of these, so the file says which it is."""
+    """A method that trains a choice of the base's tensors. peft has none of these, so a file gives our name for it."""
 
     def choose(self, model: nn.Module) -> dict[str, nn.Parameter]:
+        """The tensors to train, by name."""
         raise NotImplementedError
 
     def trained_parameters(self, model: nn.Module) -> int:
@@ -39,7 +40,7 @@ class Selective(Method):
 
 @dataclass(frozen=True)
 class FullFineTuning(Selective):
-    """Every tensor. What all the others are measured against."""
+    """Trains every tensor: the baseline for all other methods."""
 
     formula: ClassVar[str] = "P, all of them"
 
@@ -49,7 +50,7 @@ class FullFineTuning(Selective):
 
 @dataclass(frozen=True)
 class LastLayers(Selective):
-    """The last ``count`` blocks and the final norm; a head tied to the embedding stays frozen with it.
+    """Trains the last ``count`` blocks and the final norm; a head tied to the embedding stays frozen with it.
 
     Lee, Tang & Lin 2019, "What Would Elsa Do?".
 
@@ -74,7 +75,7 @@ class LastLayers(Selective):
 
 @dataclass(frozen=True)
 class Norms(Selective):
-    """The scales (and shifts) of every LayerNorm and RMSNorm."""
+    """Trains the scales (and shifts) of every LayerNorm and RMSNorm."""
 
     formula: ClassVar[str] = "D per scale or shift of a norm"
 
@@ -88,7 +89,7 @@ class Norms(Selective):
 
 @dataclass(frozen=True)
 class BitFit(Selective):
-    """The biases. Ben-Zaken, Goldberg & Ravfogel 2021, "BitFit".
+    """Trains the biases. Ben-Zaken, Goldberg & Ravfogel 2021, "BitFit".
 
     Args:
         add_to: linear layers that get a zero bias if they have none, since a plain Llama has no biases at all.
@@ -126,7 +127,7 @@ class BitFit(Selective):
 
 
 class _BiasAdapter(TensorAdapter):
-    """Biases that the base did not have exist only while the adapter is attached."""
+    """Gives layers without a bias a new one for as long as the adapter is attached."""
 
     def __init__(self, method: BitFit, model: nn.Module, name: str, chosen: dict, new: dict[str, Any]):
         super().__init__(method, model, name, chosen)

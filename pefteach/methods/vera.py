@@ -52,9 +52,9 @@ class VeRA(Method):
     Args:
         rank: r, at least 1. It costs little, so it can be much larger than LoRA's.
         target_modules: which linear layers; see :func:`pefteach.methods.core.targets.find_linear`.
-        d_initial: what every number of d starts as.
+        d_initial: the start value of every number of d.
         dropout: share of the inputs to A that is zeroed while training.
-        seed: of the random A and B.
+        seed: the seed of the random A and B.
         save_projection: whether a file holds A and B. Without them it is tiny, and relies on the seed.
 
     Raises:
@@ -85,14 +85,14 @@ class VeRA(Method):
         A, B = draw(self.rank, fan_in), draw(fan_out, self.rank)
         return VeRAAdapter(self, model, name, {path: VeRAPart(layer, self, A, B) for path, layer in layers.items()})
 
-    # What peft's files call these settings.
+    # The settings in peft's files.
     peft_type: ClassVar[str] = "VERA"
     peft_names: ClassVar[dict[str, str]] = {"rank": "r", "dropout": "vera_dropout", "seed": "projection_prng_key"}
     refused: ClassVar[tuple[str, ...]] = ("layers_to_transform", "modules_to_save")
 
 
 class VeRAAdapter(PartsAdapter):
-    """Stores d and b of every layer and, once, A and B."""
+    """Stores d and b of every layer, and A and B once."""
 
     def file_tensors(self) -> dict[str, Tensor]:
         part: Any = next(iter(self.parts.values()))

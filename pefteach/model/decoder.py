@@ -122,7 +122,7 @@ class RotaryEmbedding(nn.Module):
 
     def __init__(self, config: Config):
         super().__init__()
-        # Written as a division, like transformers: times a position, the last bit of a power shows in the logits.
+        # A division, as in transformers: a negative power rounds its last bit differently, which shows in the logits.
         frequency = 1 / config.rope_theta ** (torch.arange(0, config.head_dim, 2).float() / config.head_dim)
         self.register_buffer("inv_freq", frequency, persistent=False)  # (d/2,)
 

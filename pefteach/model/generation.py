@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from pefteach.model.modes import eval_mode
+
 
 @torch.no_grad()
 def generate(
@@ -28,28 +30,26 @@ def generate(
     Returns:
         Prompt and continuation (B, up to T + max_new_tokens).
     """
-    was_training = model.training
-    model.eval()
     rng = torch.Generator(input_ids.device).manual_seed(seed) if seed is not None else None
     mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
     ids, cache, done = input_ids, None, torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
-    for _ in range(max_new_tokens):
-        new = ids if cache is None else ids[:, -1:]
-        output = model(new, attention_mask=mask, past_key_values=cache, use_cache=use_cache)
-        cache = output.past_key_values if use_cache else None
-        scores = output.logits[:, -1].float()  # (B, V)
-        if temperature == 0:
-            token = scores.argmax(-1)
-        else:
-            if top_k is not None:
-                scores = scores.masked_fill(scores < scores.topk(top_k).values[:, -1:], -torch.inf)
-            token = torch.multinomial((scores / temperature).softmax(-1), 1, generator=rng)[:, 0]
-        if eos_token_id is not None:
-            token = token.masked_fill(done, eos_token_id)
-            done = done | (token == eos_token_id)
-        ids = torch.cat([ids, token[:, None]], 1)
-        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
-        if done.all():
-            break
-    model.train(was_training)
+    with eval_mode(model):
+        for _ in range(max_new_tokens):
+            new = ids if cache is None else ids[:, -1:]
+            output = model(new, attention_mask=mask, past_key_values=cache, use_cache=use_cache)
+            cache = output.past_key_values if use_cache else None
+            scores = output.logits[:, -1].float()  # (B, V)
+            if temperature == 0:
+                token = scores.argmax(-1)
+            else:
+                if top_k is not None:
+                    scores = scores.masked_fill(scores < scores.topk(top_k).values[:, -1:], -torch.inf)
+                token = torch.multinomial((scores / temperature).softmax(-1), 1, generator=rng)[:, 0]
+            if eos_token_id is not None:
+                token = token.masked_fill(done, eos_token_id)
+                done = done | (token == eos_token_id)
+            ids = torch.cat([ids, token[:, None]], 1)
+            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
+            if done.all():
+                break
     return ids

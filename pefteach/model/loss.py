@@ -14,7 +14,7 @@ def next_token_loss(logits: Tensor, labels: Tensor, total_tokens: int | None = N
     Args:
         total_tokens: what to divide the sum by if these rows are part of a batch; by default the tokens counted here.
     """
-    # Shift the labels, not the logits: cutting a position off those would copy all (B, T, V) numbers on the way back.
+    # Shift the labels, not the logits: a slice of the logits would copy all (B, T, V) numbers in the backward pass.
     wanted = F.pad(labels[:, 1:], (0, 1), value=IGNORE).flatten()  # (B·T,): the last position of a row predicts nothing
     counted = (wanted != IGNORE).nonzero().squeeze(1)
     total = F.cross_entropy(logits.flatten(0, 1).index_select(0, counted).float(), wanted[counted], reduction="sum")

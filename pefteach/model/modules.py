@@ -1,7 +1,7 @@
-"""Look through a model of any family, as if no adapter were there.
+"""Find the base's own modules and tensors in a model of any family, with or without adapters.
 
-An adapter that stands around a module of the base keeps that module as ``base_layer``, as in peft. What stands around
-the model itself is a module called ``adapted_call``.
+A wrapper around a module of the base keeps that module as ``base_layer``, as in peft. The wrapper around the whole
+model is a module called ``adapted_call``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 ADAPTED_CALL = "adapted_call"
-ADAPTERS = "_pefteach"  # the attribute in which a model keeps what is attached to it
+ADAPTERS = "_pefteach"  # the attribute in which a model keeps the record of its adapters
 
 
 def has_adapters(model: nn.Module) -> bool:
@@ -21,7 +21,7 @@ def has_adapters(model: nn.Module) -> bool:
 
 
 def unwrapped(module: nn.Module) -> Any:
-    """The base's own module, whether this is it or an adapter's around it."""
+    """The base's own module: this one, or the one inside it if it is a wrapper."""
     return module._modules.get("base_layer", module)
 
 

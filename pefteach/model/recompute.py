@@ -8,11 +8,11 @@ from typing import Any
 def recompute_blocks(model: Any) -> None:
     """Recompute the blocks of a Hugging Face model on the backward pass (Chen et al. 2016, "Sublinear Memory Cost").
 
-    The older, reentrant kind gives no gradients at all unless the input of the first block requires one, which under
-    a frozen embedding nothing makes it do. The kind used here does not depend on it.
+    Torch's older, reentrant kind gives no gradients unless the input of the first block requires one, and behind a
+    frozen embedding it does not. The kind used here needs no such input.
 
     Raises:
-        ValueError: a model that does not know how.
+        ValueError: the model does not support it.
     """
     if not getattr(model, "supports_gradient_checkpointing", False):
         raise ValueError(f"{type(model).__name__} cannot recompute its blocks: train it without checkpointing")

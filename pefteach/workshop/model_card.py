@@ -1,4 +1,4 @@
-"""``MODEL_CARD.md`` of a base, every figure in it measured by this command."""
+"""Write the ``MODEL_CARD.md`` of a base, and measure every figure in it."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ class Stage:
     later: dict[str, float]
 
 
-# Skills come first: among stories, which hold most of the tokens, they take several times as long to be found.
+# Skills come first: mixed with stories, which hold most of the tokens, they take several times as long to learn.
 # Inferring a skill from examples, and keeping track of names, take longest and get a stage of their own.
 STAGES = (
     Stage("base", 4000, 2e-3, {"token": 0.6, "examples": 0.4}, {"story": 0.35, "token": 0.35, "examples": 0.3}),
@@ -50,7 +50,7 @@ ROWS, LENGTH = 16, 192
 
 
 def document(tokenizer: Tokenizer, rng: random.Random, shares: dict[str, float]) -> tuple[list[int], list[int]]:
-    """Ids and labels of one random document. In skills only answers count: the letters asked about are noise."""
+    """Ids and labels of one random document. In skills only answers count: the letters of a question are random."""
     kind = rng.choices(list(shares), list(shares.values()))[0]
     bos, eos = tokenizer.token_to_id(BOS), tokenizer.token_to_id(EOS)
     if kind == "story":
@@ -68,7 +68,7 @@ def document(tokenizer: Tokenizer, rng: random.Random, shares: dict[str, float])
 
 
 def packed_batches(tokenizer: Tokenizer, stage: Stage, rows: int, length: int, seed: int) -> Callable[[int], Batch]:
-    """Batch number ``step``: rows of whole documents one after the other, the last one cut at ``length``."""
+    """Return the function that makes batch number ``step``: rows of documents end to end, cut at ``length``."""
 
     def batch(step: int) -> Batch:
         rng = random.Random(f"{seed}:{step}")
@@ -89,7 +89,7 @@ def packed_batches(tokenizer: Tokenizer, stage: Stage, rows: int, length: int, s
 
 
 def corpus_for_tokenizer(seed: int = 0) -> Iterator[str]:
-    """Enough text for the merges: stories, and letters so that each is one token."""
+    """Yield enough text to learn merges from: stories, and single letters, so that each becomes one token."""
     yield from (story_text(s) for s in stories(6000, seed=seed))
     rng = random.Random(seed)
     for skill in SKILLS:
@@ -108,8 +108,8 @@ def pretrain(
 ) -> dict:
     """Train a base into ``out`` and return its figures.
 
-    A checkpoint per stage (``training-….safetensors``) is written twice a minute and removed at the end. If one is
-    there, a run was interrupted, and this one goes on from it.
+    A checkpoint per stage (``training-….safetensors``) is written twice a minute and removed at the end. An
+    interrupted run goes on from it.
 
     Raises:
         ValueError: ``out`` holds a finished base, or there is no such device.
@@ -155,14 +155,14 @@ def pretrain(
 
 
 def write_tokenizer_config(folder: Path) -> None:
-    """What ``transformers.AutoTokenizer`` needs beside ``tokenizer.json``."""
+    """Write the settings that ``transformers.AutoTokenizer`` needs beside ``tokenizer.json``."""
     names = {f"{name}_token": f"<{name}>" for name in ("bos", "eos", "pad")}
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False, **names}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n")
 
 
 def write_checksums(folder: Path) -> None:
-    """``SHA256SUMS`` over the files that make the base, in the format of sha256sum."""
+    """Write ``SHA256SUMS`` over the files that make the base, in the format of sha256sum."""
     names = ["config.json", "model.safetensors", "tokenizer.json"]
     lines = [f"{hashlib.sha256((folder / n).read_bytes()).hexdigest()}  {n}" for n in names]
     (folder / "SHA256SUMS").write_text("\n".join(lines) + "\n")

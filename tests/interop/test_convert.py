@@ -54,7 +54,7 @@ def test_refusals_are_one_sentence_and_write_nothing(tmp_path):
     out = tmp_path / "out"
     for to, message in [
         ("merged", "nothing to merge"),
-        ("adapters", "only bottleneck adapters"),
+        ("adapters", "takes only bottleneck adapters"),
         ("gguf", "no format"),
     ]:
         with pytest.raises(ValueError, match=message):

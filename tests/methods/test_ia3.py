@@ -74,7 +74,7 @@ def test_weight_decay_does_not_pull_it_to_zero():
 @pytest.mark.parametrize(
     "method, message",
     [
-        (IA3(("k_proj",), ("down_proj",)), "feedforward_modules means model.layers.0.mlp.down_proj, which target_mod"),
+        (IA3(("k_proj",), ("down_proj",)), "feedforward_modules names model.layers.0.mlp.down_proj, but target_mod"),
         (IA3(("k_prj",), ()), "no linear layer is called 'k_prj'; this model has: k_proj, "),
         (IA3(("k_proj",), ("dwn_proj",)), "no linear layer is called 'dwn_proj'; this model has: down_proj, "),
         (IA3((), ()), "target_modules is empty"),

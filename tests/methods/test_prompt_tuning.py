@@ -197,7 +197,7 @@ def test_refuses_wrong_settings(model, settings, message):
 
 
 def test_refuses_models_without_a_place_for_it():
-    with pytest.raises(ValueError, match=r"T5ForConditionalGeneration is an encoder and a decoder.*such as LoRA"):
+    with pytest.raises(ValueError, match=r"T5ForConditionalGeneration has an encoder and a decoder.*such as LoRA"):
         attach(make("t5"), PromptTuning(5))
     config = transformers.LlamaConfig(**LLAMA, num_labels=3, pad_token_id=0)
     for kind in (transformers.LlamaForSequenceClassification, transformers.LlamaModel):

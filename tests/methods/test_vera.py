@@ -103,7 +103,7 @@ def test_refuses_a_file_it_would_read_wrongly(tmp_path):
         ({"layers_to_transform": [0]}, "this file's VeRA has layers_to_transform"),
         ({"target_modules": ["q_proj", "v_proj"]}, "does not fit this model"),
         ({"r": 6}, "is for another model: "),
-        ({"r": None}, "this file's VeRA does not say its r"),
+        ({"r": None}, "this file's VeRA lacks r"),
     ):
         changed = {key: value for key, value in (config | change).items() if value is not None}
         (tmp_path / "adapter_config.json").write_text(json.dumps(changed))

@@ -1,4 +1,4 @@
-"""AdaLoRA: LoRA whose rank moves, while training, to the layers where it matters most.
+"""AdaLoRA: LoRA that moves rank during training to the layers where it matters most.
 
 Zhang et al. 2023, "Adaptive Budget Allocation for Parameter-Efficient Fine-Tuning":
 
@@ -62,7 +62,7 @@ class AdaLoRAPart(LowRankPart):
 
 @dataclass(frozen=True)
 class AdaLoRA(Method):
-    """Settings of AdaLoRA. The length of the schedule is that of the training: ``fit`` tells it.
+    """Settings of AdaLoRA. Its schedule is as long as the training; ``fit`` passes the number of steps.
 
     Args:
         initial_rank: r of every layer at the start, at most min(in, out).
@@ -70,11 +70,11 @@ class AdaLoRA(Method):
         alpha: the numerator of the scale s, above 0. The scale stays alpha / initial_rank, whatever is dropped.
         target_modules: which linear layers; see :func:`pefteach.methods.core.targets.find_linear`.
         dropout: share of the inputs to Q that is zeroed while training.
-        warmup, final: the shares of the steps that the first and the last phase take.
-        interval: steps from one choice to the next.
+        warmup, final: the shares of the steps in the first and the last phase; peft's tinit and tfinal, in steps.
+        interval: steps from one choice to the next; peft's deltaT.
         beta1, beta2: how slowly sensitivity and uncertainty change.
-        orthogonality: γ, the weight of the penalty in the loss.
-        rank_pattern: set by files alone: which initial triplets a pruned adapter has kept, by the name of their Λ.
+        orthogonality: γ, the weight of the penalty in the loss; peft's orth_reg_weight.
+        rank_pattern: which initial triplets a pruned adapter has kept, by the name of their Λ; comes from a file.
 
     Raises:
         ValueError: when attached with a setting out of range, or an unknown target.
@@ -128,11 +128,11 @@ class AdaLoRA(Method):
         parts = {path: AdaLoRAPart(layer, self, sum(self.kept_at_start(path))) for path, layer in layers.items()}
         return AdaLoRAAdapter(self, model, name, parts)
 
-    # What peft's files call these settings.
+    # The settings in peft's files.
     peft_type: ClassVar[str] = "ADALORA"
 
     def to_peft(self, steps: int = 1000) -> dict:
-        """peft counts the schedule in steps, so its file needs a length; 1000 stands in until there was a training."""
+        """peft counts the schedule in steps, so a file needs their number: 1000 until there was a training."""
         start, end = self.phases(steps)
         return {
             "peft_type": self.peft_type,

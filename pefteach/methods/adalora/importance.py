@@ -1,4 +1,4 @@
-"""What AdaLoRA's choice rests on: how important each triplet is, and how many may stay.
+"""Scores and budget of AdaLoRA: how important each triplet is, and how many may stay.
 
 A triplet is a column of P, its entry λ of Λ and a row of Q. The code calls Λ ``E``, as peft does.
 Zhang et al. 2023, sections 3.2 and 3.3. After every step, with I = |w · ∂L/∂w| for every trained number w:
@@ -53,7 +53,7 @@ def budget(step: int, start: int, end: int, first: int, last: int) -> int:
 def most_important(scores: Sequence[Tensor], count: int) -> list[Tensor]:
     """A mask (r,) per layer of the ``count`` highest scores of all layers together.
 
-    Of scores that are equal across the border none stays, as in peft.
+    If scores tie at the border, none of them stays, as in peft.
     """
     together = torch.cat(list(scores))
     surplus = len(together) - count

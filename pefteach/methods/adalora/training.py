@@ -1,7 +1,7 @@
-"""AdaLoRA while it trains: P and Q stay near orthogonal, and the rank moves to where it matters most.
+"""Training of AdaLoRA: P and Q stay near orthogonal, and rank moves to the layers where it matters most.
 
-Zhang et al. 2023, "Adaptive Budget Allocation for Parameter-Efficient Fine-Tuning", sections 3.1 to 3.3. To the loss
-comes a penalty, and after a step some triplets may be dropped:
+Zhang et al. 2023, "Adaptive Budget Allocation for Parameter-Efficient Fine-Tuning", sections 3.1 to 3.3. The loss
+gets a penalty, and after a step some triplets may be dropped:
 
     γ · the mean over all layers of ‖PᵀP - I‖ and ‖QQᵀ - I‖,    P: (out, r),  Q: (r, in)
     Λ ← Λ where a triplet's score is among the b(t) highest of the whole model, else 0,    Λ: (r,)
@@ -9,7 +9,7 @@ comes a penalty, and after a step some triplets may be dropped:
 ``importance.py`` has the scores and the budget b(t). A training has three phases:
 
 * warm-up: all triplets stay;
-* the budget shrinks. At every choice some are dropped, but their P and Q live on, so they may grow back until the next;
+* shrinking budget: every choice drops some triplets, but their P and Q train on, so they may grow back before the next;
 * final: the last choice holds.
 """
 
@@ -72,7 +72,7 @@ class AdaLoRAAdapter(PartsAdapter):
 
     @torch.no_grad()
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        super().load_tensors(tensors)  # refuses what does not fit, but writes into the copies that stored() gives
+        super().load_tensors(tensors)  # refuses what does not fit, but writes into the copies that file_tensors() makes
         for path, part in self.parts.items():
             part.lora_A[part.kept] = tensors[f"base_model.model.{path}.lora_A"]
             part.lora_B[:, part.kept] = tensors[f"base_model.model.{path}.lora_B"]

@@ -48,7 +48,7 @@ class Method:
         raise NotImplementedError
 
     def to_peft(self) -> dict:
-        """Its settings as ``adapter_config.json`` has them; a method that peft lacks says which it is."""
+        """The settings as ``adapter_config.json`` has them; for a method that peft lacks, with our name for it."""
         settings = {self.peft_names.get(name, name): value for name, value in asdict(self).items()}  # type: ignore
         which = {"peft_type": self.peft_type} if self.peft_type else {"peft_type": None, "method": type(self).__name__}
         return which | {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}
@@ -68,7 +68,7 @@ class Method:
         cls.refuse_settings(config)
         names = {field.name: cls.peft_names.get(field.name, field.name) for field in fields(cls)}  # type: ignore
         if missing := [name for name in names.values() if name not in config]:
-            raise ValueError(f"this file's {cls.__name__} does not say its {', '.join(missing)}")
+            raise ValueError(f"this file's {cls.__name__} lacks {', '.join(missing)}")
         return cls(**{ours: config[theirs] for ours, theirs in names.items()})
 
     @classmethod
@@ -88,7 +88,7 @@ class Adapter:
         self.method, self.model, self.name, self.active, self.merged = method, model, name, False, False
 
     def trained_tensors(self) -> dict[str, nn.Parameter]:
-        """What is trained, under peft's names."""
+        """The trained tensors, under peft's names."""
         raise NotImplementedError
 
     def to_peft(self) -> dict:
@@ -96,15 +96,15 @@ class Adapter:
         return self.method.to_peft()
 
     def file_tensors(self) -> Mapping[str, Tensor]:
-        """What goes into a file, under peft's names."""
+        """The tensors of its file, under peft's names."""
         return self.trained_tensors()
 
     @torch.no_grad()
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take over stored values.
+        """Set the tensors to stored values.
 
         Raises:
-            ValueError: names or shapes other than this adapter's; nothing has changed then.
+            ValueError: names or shapes differ from this adapter's; nothing has changed then.
         """
         wanted = self.file_tensors()
         missing, extra = sorted(wanted.keys() - tensors.keys()), sorted(tensors.keys() - wanted.keys())
@@ -120,7 +120,7 @@ class Adapter:
             wanted[key].copy_(tensor)
 
     def training_state(self) -> Mapping[str, Tensor]:
-        """What it remembers from step to step besides ``trained_tensors()``; a checkpoint of the training keeps it."""
+        """What lasts from step to step besides ``trained_tensors()``; a checkpoint of the training stores it."""
         return {}
 
     def conflict_with(self, other: Adapter) -> str | None:
@@ -134,7 +134,7 @@ class Adapter:
         """Take it out again."""
 
     def switch(self, on: bool) -> None:
-        """Let it act, or not."""
+        """Make it act on the model and train, or stop both."""
         self.active = on
         for parameter in self.trained_tensors().values():
             parameter.requires_grad_(on)
@@ -151,13 +151,13 @@ class Adapter:
         raise ValueError(f"{type(self.method).__name__} changes no weight matrix, so there is nothing to merge")
 
     def unmerge(self) -> None:
-        """Bring the base's own weights back, bit for bit."""
+        """Restore the base's own weights, bit for bit."""
         raise ValueError(f"adapter {self.name!r} is not merged")
 
 
 @dataclass
 class Registry:
-    """What a model keeps about its adapters.
+    """A model's record of its adapters.
 
     Attributes:
         adapters: by name, in the order of attachment.
@@ -178,7 +178,7 @@ def find_adapter(model: nn.Module, name: str) -> Adapter:
     """The adapter of that name.
 
     Raises:
-        ValueError: none has it.
+        ValueError: there is none.
     """
     known = attached(model)
     if name not in known:

@@ -44,7 +44,7 @@ def attach(
 
 @contextlib.contextmanager
 def adapters_off(model: nn.Module) -> Iterator[None]:
-    """Inside a ``with`` block the model is the bare base; after it, what was active and what was merged is so again."""
+    """The model is the bare base inside a ``with`` block; after it, adapters are active and merged as before."""
     active = [name for name, adapter in attached(model).items() if adapter.active]
     merged = [adapter for adapter in attached(model).values() if adapter.merged]
     activate(model)
@@ -57,7 +57,7 @@ def adapters_off(model: nn.Module) -> Iterator[None]:
 
 
 def activate(model: nn.Module, *names: str) -> None:
-    """Let these adapters act and train, and no others; with no names the bare base acts. A merged adapter comes apart.
+    """Let these adapters act and train, and no others; with no names the bare base acts. Merged ones are unmerged.
 
     Raises:
         ValueError: an unknown name, or adapters that cannot act together; nothing has changed then.

@@ -3,13 +3,13 @@
     A(x) = W_up f(W_down x + b_down) + b_up,    W_down: (m, D),  W_up: (D, m),  m well below D
 
 The papers differ in where A goes, and each has a file of its own. In one half of a block, x is the residual stream
-that enters, h is what the attention or the feed-forward makes of it, and the block goes on with x + h. Now h becomes
+that enters, h is the output of the attention or the feed-forward, and the block passes x + h on. Now h becomes
 
     houlsby.py     h + A(h)        in both halves
     pfeiffer.py    h + A(x + h)    in the feed-forward half
     parallel.py    h + s A(x)      in the feed-forward half
 
-``sites.py`` says what gives x and h in each family of models.
+``sites.py`` says which modules have x and h in each family of models.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ INITS: dict[str, tuple[Callable, Callable]] = {
 
 
 class BottleneckPart(Part):
-    """A, added to what its module gives. Its tensors stay in float32 whatever the base's precision."""
+    """Adds s A(x) to the output of the module that it wraps. Its tensors stay in float32."""
 
     def __init__(self, D: int, m: int, method: Bottleneck, stream: StreamPart | None = None):
         super().__init__()
@@ -54,12 +54,12 @@ class BottleneckPart(Part):
 
     def forward(self, call: Callable, *args: Any, **kwargs: Any) -> Any:
         result = call(*args, **kwargs)
-        if isinstance(result, tuple):  # an attention gives its weights too
+        if isinstance(result, tuple):  # an attention returns its weights too
             return self.add(result[0], self.read(result[0])), *result[1:]
         return self.add(result, self.read(result))
 
     def read(self, h: Tensor) -> Tensor:
-        """What A reads, where its module gives h; both (B, T, D)."""
+        """The input of A, given h, the output of the wrapped module; both (B, T, D)."""
         raise NotImplementedError
 
     def add(self, h: Tensor, x: Tensor) -> Tensor:
@@ -71,7 +71,7 @@ class BottleneckPart(Part):
 
 
 class StreamPart(Part):
-    """Remembers x, which its module is given, until a part that reads it takes it."""
+    """Stores the residual stream x so that the adapter further down can read it."""
 
     composes_as = "reads"
 
@@ -80,12 +80,12 @@ class StreamPart(Part):
         return call(x)
 
     def take(self) -> Tensor:
-        return self.__dict__.pop("x")  # kept longer, it would keep the whole graph
+        return self.__dict__.pop("x")  # a longer life would keep the whole autograd graph
 
 
 @dataclass(frozen=True)
 class Bottleneck(Method):
-    """What the three methods have in common.
+    """Base class of the three methods, with their settings.
 
     Args:
         reduction: m is D / reduction, rounded down.
@@ -94,7 +94,7 @@ class Bottleneck(Method):
         init: one of ``INITS``.
         scale: s, above 0, or "learned": trained, and 1 at the start.
         dropout: share of the numbers of s A that is zeroed while training.
-        sites: where a block has its parts, for blocks that ``SITES`` does not know.
+        sites: the names of a block's modules, for blocks that ``SITES`` does not list.
 
     Raises:
         ValueError: when attached with a setting out of range, or to a model with unknown blocks.
@@ -147,7 +147,7 @@ class Bottleneck(Method):
             parts |= {f"{path}.{site}": part for site, part in self.place(sites, D, m).items()}
         return PartsAdapter(self, model, name, parts)
 
-    # What peft's files call these settings.
+    # The settings in peft's files.
     @classmethod
     def from_peft(cls, config: dict) -> Method:
         return super().from_peft(config | {"sites": config["sites"] and Sites(**config["sites"])})

@@ -1,4 +1,4 @@
-"""Where a model takes a cache of keys and values, and an empty one for it, whatever family it is of."""
+"""Find the module of a model that takes a key/value cache, and make an empty cache for it, in any family."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def find_cached(model: Any) -> str:
     """The path of the module whose call takes ``past_key_values``: the model itself, or the body below BERT's head.
 
     Raises:
-        ValueError: there is none, or the model has two stacks.
+        ValueError: no module takes one, or the model has two stacks.
     """
     name, names = type(model).__name__, argument_names(model)
     if getattr(getattr(model, "config", None), "is_encoder_decoder", False):
@@ -27,9 +27,9 @@ def find_cached(model: Any) -> str:
 
 
 def cache_type(model: Any) -> Callable[[], Any]:
-    """What makes an empty cache for the model's call: the course's own, or that of transformers."""
+    """The class of the cache that the model's call takes: the course's own, or that of transformers."""
     if isinstance(model, Decoder):
         return KVCache
-    from transformers import DynamicCache  # slow to import, and the course's decoder does without
+    from transformers import DynamicCache  # slow to import, and the course's decoder does not need it
 
     return DynamicCache

@@ -1,4 +1,4 @@
-"""What LoRA and its relatives have in common: ΔW x beside a frozen linear layer, with ΔW a product of thin matrices."""
+"""Base class of LoRA and its relatives: ΔW x beside a frozen linear layer, with ΔW a product of thin matrices."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What merging an adapter writes into the base: every weight, and bias, that makes the layer alone behave like both."""
+"""Compute the merged weights and biases, with which a layer alone behaves like layer and adapter together."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def mixed_batch(model: nn.Module, names: Sequence[str | None]) -> Iterator[None]
     # Inside a mixed batch every module has a RowByRow in place of its parts; a batch may be mixed anew inside another.
     before = {module: module.active_parts for module in model.modules() if isinstance(module, AdaptedModule)}
     try:
-        with adapters_off(model):  # a TensorAdapter puts the base's values back, and a merged adapter comes apart
+        with adapters_off(model):  # a TensorAdapter puts the base's values back, and a merged adapter is unmerged
             for module in before:
                 own = {name: module.parts[name] for name in chosen if name in module.parts}
                 module.active_parts = (RowByRow(own, names),) if own else ()

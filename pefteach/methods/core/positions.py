@@ -1,7 +1,7 @@
-"""Mask, positions and length of a call when vectors of ours come in beside the text.
+"""Adapt the mask and the positions of a call, and check its length, when trained vectors join the text.
 
-Prompts in the sequence and prefixes in the cache stand before the text and push it on by n. LLaMA-Adapter's prompts
-stand at no position.
+Prompts in the sequence and prefixes in the cache stand before the text and shift it by n. LLaMA-Adapter's prompts have
+no position.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def text_shape(inputs: dict[str, Any]) -> tuple[int, int]:
 
 
 def extend(n: int, tokens: int, inputs: dict[str, Any], names: list[str]) -> dict[str, Any]:
-    """The inputs of a call, with a mask and positions that make room for ``n`` vectors the caller knows nothing of.
+    """Make room in the mask and the positions of a call for ``n`` vectors that the caller does not know of.
 
     The mask (B, S) becomes (B, n + S). The positions (B, T) of the T new tokens go up by n. Where the caller gives
     none, they count the mask's ones, so that padding on the left changes nothing; with neither, the model counts.
@@ -39,7 +39,7 @@ def extend(n: int, tokens: int, inputs: dict[str, Any], names: list[str]) -> dic
         names: the arguments that the model takes, see :func:`argument_names`.
 
     Raises:
-        ValueError: a mask that is not (B, S), where there is no telling which columns are tokens.
+        ValueError: the mask is not (B, S), so it does not say which columns are tokens.
     """
     inputs = dict(inputs)
     inputs.pop("cache_position", None)  # counted without the n vectors; the model counts anew
@@ -56,7 +56,7 @@ def extend(n: int, tokens: int, inputs: dict[str, Any], names: list[str]) -> dic
 
 
 def check_length(config: Any, n: int, tokens: int) -> None:
-    """Refuse a call that would need positions the model was not built with.
+    """Refuse a call that needs more positions than the model has.
 
     Args:
         config: the model's.
@@ -75,10 +75,10 @@ def check_length(config: Any, n: int, tokens: int) -> None:
 
 
 class NumberingPart(Part):
-    """Numbers the tokens from the first real one on, where the caller does not.
+    """Numbers the tokens from the first real one on, if the caller gives no positions.
 
-    RoPE sees distances alone, so a Llama does not mind padding on the left. The prompts stand at no position, though:
-    to them every token has the position that it is numbered with, and padding must not move it.
+    RoPE depends on distances alone, so padding on the left does not change a Llama. LLaMA-Adapter's prompts have no
+    position, though: their scores depend on the number of each token, which padding must not change.
     """
 
     def __init__(self, model: nn.Module):

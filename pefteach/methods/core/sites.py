@@ -1,7 +1,7 @@
-"""Where the blocks of a model have what an adapter inside a block needs, whatever family the model is of.
+"""Find the modules inside a block that bottleneck adapters wrap, in any family of models.
 
-A block has two halves. In each, x is the residual stream that enters, h is what the attention or the feed-forward makes
-of it, and their sum goes on. BERT normalises that sum, Llama and GPT-2 normalise x on its way in.
+A block has two halves. In each, x is the residual stream that enters, h is the output of the attention or the
+feed-forward, and the block passes their sum on. BERT normalises that sum, Llama and GPT-2 normalise x on its way in.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ class Sites:
     """Modules of a block, by name.
 
     Attributes:
-        attention: gives h of the attention, alone or first in a tuple.
-        feed_forward: gives h of the feed-forward, likewise.
-        stream: takes x into the feed-forward, and nothing else.
-        norm: takes h + x of the feed-forward, where the block normalises the sum.
+        attention: its output is h of the attention, alone or first in a tuple.
+        feed_forward: its output is h of the feed-forward, likewise.
+        stream: its only input is x of the feed-forward.
+        norm: its input is x + h of the feed-forward, in blocks that normalise the sum.
     """
 
     attention: str
@@ -31,7 +31,7 @@ class Sites:
     norm: str | None = None
 
 
-SITES = {  # what a block holds, and where its sites are
+SITES = {  # the children of a block: its sites
     # Llama, Mistral, Qwen2, the course's decoder
     "self_attn, mlp, input_layernorm, post_attention_layernorm": Sites("self_attn", "mlp", "post_attention_layernorm"),
     # GPT-2
@@ -49,10 +49,10 @@ def find_sites(model: nn.Module, given: Sites | None = None) -> dict[str, Sites]
     """The sites of every block, by the block's path, first to last.
 
     Args:
-        given: for blocks that ``SITES`` does not know.
+        given: the sites of blocks that ``SITES`` does not list.
 
     Raises:
-        ValueError: unknown blocks and nothing given, or given modules that are not there.
+        ValueError: a block is unknown and no sites are given, or a given module does not exist.
     """
     found = {}
     for path, block in find_blocks(model).items():
@@ -60,8 +60,8 @@ def find_sites(model: nn.Module, given: Sites | None = None) -> dict[str, Sites]
         sites = given or next((sites for key, sites in SITES.items() if {*key.split(", ")} == {*holds}), None)
         if sites is None:
             raise ValueError(
-                f"looked for blocks of {' or of '.join(SITES)}, but {path} is of {', '.join(holds)}: "
-                "say with sites=Sites(...) which of these are the attention, the feed-forward and the way into it"
+                f"{path} holds {', '.join(holds)}, and the known blocks hold {', or '.join(SITES)}: "
+                "say with sites=Sites(...) which of its modules are the attention, the feed-forward and the way into it"
             )
         inside = {name for name, _ in base_modules(block)}
         for name in asdict(sites).values():

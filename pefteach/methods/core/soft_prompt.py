@@ -6,8 +6,8 @@ The caller notices none of it: the mask, the positions and the labels grow by n 
 that belong to P are cut off on the way out. The methods differ in where P comes from:
 
     prompt_tuning.py       P itself is trained
-    p_tuning.py            a small network writes P
-    multitask_prompt.py    one P for all tasks, and a matrix of low rank for each
+    p_tuning.py            a small network computes P
+    multitask_prompt.py    all tasks share one prompt, and a low-rank matrix adapts it to each
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class PromptPart(Part):
     def __init__(self, model: Any, start: Tensor):
         super().__init__()
         self.embedding = nn.Embedding.from_pretrained(start.float(), freeze=False)  # P: (n, D), under peft's name
-        self.embed = model.get_input_embeddings  # the function: its module would count among the part's own
+        self.embed = model.get_input_embeddings  # the function, as torch would register its module as a submodule
         self.config, self.names = model.config, argument_names(model)
 
     def vectors(self) -> Tensor:
@@ -51,7 +51,7 @@ class PromptPart(Part):
         past = cache.get_seq_length() if cache is not None else 0  # 0, or n and the text so far
         check_length(self.config, n, max(0, past - n) + T)
         inputs = extend(n, T, inputs, self.names)  # at every call: the mask has room for P, the text starts at n
-        if past == 0:  # at the first call only, as later ones find P in the cache: P itself, and what goes with it
+        if past == 0:  # only at the first call: later ones find P in the cache
             prompt = self.vectors(**own).to(text.dtype)
             text = torch.cat([prompt.expand(B, -1, -1), text], 1)  # (B, n + T, D)
             front = {"position_ids": range(n), "labels": [-100] * n, "token_type_ids": [0] * n}  # -100: no loss
@@ -68,7 +68,7 @@ class PromptPart(Part):
 
 @dataclass(frozen=True)
 class SoftPrompt(Method):
-    """What the three methods have in common.
+    """Base class of the three methods.
 
     Args:
         num_virtual_tokens: n, how many vectors.
@@ -85,12 +85,12 @@ class SoftPrompt(Method):
         """The model's token embeddings (V, D), once it is clear that n vectors fit in front of them.
 
         Raises:
-            ValueError: a model without a place for a prompt, or more vectors than it has positions.
+            ValueError: the model has no place for a prompt, or fewer positions than vectors.
         """
         if getattr(model.config, "is_encoder_decoder", False):
             raise ValueError(
-                f"{type(model).__name__} is an encoder and a decoder, where a prompt has no one place: use a "
-                "decoder or an encoder alone, or a method that acts on layers, such as LoRA"
+                f"{type(model).__name__} has an encoder and a decoder, so a prompt has no single place: use "
+                "a decoder or an encoder alone, or a method that acts on layers, such as LoRA"
             )
         if output_layer(model) is None or not hasattr(model, "get_input_embeddings"):
             raise ValueError(

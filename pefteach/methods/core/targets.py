@@ -13,7 +13,7 @@ from pefteach.model.modules import base_module, base_modules, is_linear, output_
 
 
 def find_linear(model: nn.Module, target_modules: str | Sequence[str]) -> dict[str, nn.Module]:
-    """The linear layers that are meant, by path.
+    """The linear layers that ``target_modules`` names, by path.
 
     Args:
         target_modules: last names ("q_proj"), longer endings ("self_attn.q_proj") or whole paths; or one
@@ -43,14 +43,14 @@ def find_linear(model: nn.Module, target_modules: str | Sequence[str]) -> dict[s
 
 
 def plain_names(target_modules: str | Sequence[str]) -> str | list[str]:
-    """``target_modules`` as JSON has them."""
+    """``target_modules`` as JSON stores it: a string or a list."""
     return target_modules if isinstance(target_modules, str) else list(target_modules)
 
 
 def find_blocks(model: nn.Module) -> dict[str, nn.Module]:
     """The blocks of a model by path, first to last: its longest list of modules (model.layers, transformer.h …).
 
-    A list inside a block is not meant, however long: T5's blocks are lists of two or three layers.
+    A list inside a block does not count, however long: T5's blocks are lists of two or three layers.
 
     Raises:
         ValueError: a model without any list of modules.
@@ -73,7 +73,7 @@ def attention_sizes(model: Any) -> tuple[int, int, int, int]:
     layers, heads = getattr(config, "num_hidden_layers", None), getattr(config, "num_attention_heads", None)
     if layers is None or heads is None:
         raise ValueError(
-            f"{type(model).__name__} does not say its num_hidden_layers and num_attention_heads in a config: "
+            f"{type(model).__name__} has no config with num_hidden_layers and num_attention_heads: "
             "pass the course's Decoder or a Hugging Face model"
         )
     key_heads = getattr(config, "num_key_value_heads", None) or heads  # fewer than H under grouped-query attention

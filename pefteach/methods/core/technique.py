@@ -1,4 +1,4 @@
-"""A row of the list of techniques: all that the checks of a technique need to be told about it."""
+"""One row of the list of techniques: all that the checks need to know about one technique."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ class Technique:
     """One technique, or one variant of it.
 
     Attributes:
-        method: settings for a tiny model at which faults show, such as r ≠ alpha. Which layers are meant differs from
-            family to family: ``target_modules`` is filled in where the technique is tried.
+        method: settings for a tiny model at which faults show, such as r ≠ alpha. The checks fill in
+            ``target_modules``, because the names of layers differ from family to family.
         equals: the library that it is compared with: "peft", "adapters", or None where none has it.
-        families: the families it is for.
-        unequal: families that the library does not do, or does wrong.
-        inputs: what a batch of so many rows holds besides, for both.
+        families: the families of models that it works on.
+        unequal: families where the library lacks the method or computes it wrongly.
+        inputs: gives further inputs for a batch of so many rows, for ours and the library's.
         timed: settings for the benchmark, by the name of its row.
-        near_floor: whether the benchmark also holds it against the least that a training step could cost.
+        near_floor: whether the benchmark also compares it with the least that a training step could cost.
     """
 
     method: Method

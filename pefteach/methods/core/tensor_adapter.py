@@ -11,12 +11,12 @@ from pefteach.methods.core.adapter import Adapter, Method
 
 
 class TensorAdapter(Adapter):
-    """An adapter that trains tensors of the base in place, and remembers what they were."""
+    """An adapter that trains tensors of the base in place, and keeps a copy of their old values."""
 
     def __init__(self, method: Method, model: nn.Module, name: str, chosen: dict[str, nn.Parameter]):
         super().__init__(method, model, name)
         self.chosen = chosen
-        # Values that are not in the model at present: the trained ones while switched off, else the base's.
+        # The values that are not in the model now: the trained ones while switched off, else the base's.
         self._stored = {key: p.detach().clone() for key, p in chosen.items()}
 
     def trained_tensors(self) -> dict[str, nn.Parameter]:

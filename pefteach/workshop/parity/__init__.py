@@ -1,1 +1,1 @@
-"""Is every method equal to its reference? Tiny models of every family, both implementations, the same numbers."""
+"""Compare every method with its reference library, on tiny models of every family."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from pefteach.methods import IA3, TECHNIQUES, BitFit, Method
 from pefteach.workshop.parity.families import ROWS
 
-# Linear layers of which some are not square, so that a transposed matrix cannot pass.
+# Some of these linear layers are not square, so a transposed matrix cannot pass.
 TARGETS: dict[str, list[str]] = {
     "ours": ["q_proj", "v_proj", "down_proj"],
     "llama": ["q_proj", "v_proj", "down_proj"],
@@ -41,9 +41,9 @@ class ParityCase:
 
     Attributes:
         methods: its settings, by family.
-        reference: the library it is compared with, None where none has it.
-        compared_on: the families on which it is.
-        inputs: what the batch holds besides, for both.
+        reference: the library that it is compared with; None if no library has it.
+        compared_on: the families on which it is compared.
+        inputs: further inputs of the batch, for both implementations.
     """
 
     methods: dict[str, Method]
@@ -53,7 +53,7 @@ class ParityCase:
 
 
 def for_family(method: Any, family: str) -> Method:
-    """The method on layers of this family of which some are not square."""
+    """The method with target layers of this family, some of them not square."""
     if isinstance(method, IA3):
         return IA3(*KEYS_VALUES_FFN[family])
     if isinstance(method, BitFit) and family == "t5":  # T5 has no biases

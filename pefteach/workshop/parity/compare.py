@@ -1,4 +1,4 @@
-"""Both implementations side by side: the same random tensors, the same batch, the largest difference."""
+"""Measure the largest difference of two implementations on the same random tensors and the same batch."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def quiet() -> Iterator[None]:
 
 
 def compare(case: ParityCase, family: str) -> Differences:
-    """Measure our implementation against the reference's.
+    """Compare our implementation with the reference's.
 
     Raises:
         AssertionError: the two do not train the same tensors, or one gets no gradient.
@@ -73,11 +73,11 @@ def compare(case: ParityCase, family: str) -> Differences:
         assert tensor.grad is not None and reference.peers[key].grad is not None, f"no gradient reaches {key}"
         assert tensor.grad.abs().max() > 0, f"the gradient of {key} is zero"
         gradient = max(gradient, (tensor.grad - reference.peers[key].grad).abs().max().item())
-    mine = train(our_logits, adapter.penalty, lambda step: adapter.after_step(step, STEPS), tensors, batch)
-    yours = train(
+    our_losses = train(our_logits, adapter.penalty, lambda step: adapter.after_step(step, STEPS), tensors, batch)
+    their_losses = train(
         their_logits, reference.penalty, lambda step: reference.after_step(step, STEPS), reference.peers, batch
     )
-    apart = max(abs(a - b) for a, b in zip(mine, yours, strict=True))
+    apart = max(abs(a - b) for a, b in zip(our_losses, their_losses, strict=True))
     training = max(apart, difference(our_logits(), their_logits(), batch))
     merged = _merged(ours, adapter, reference) if adapter.method.can_merge else None
     return Differences(forward, gradient, training, merged)
@@ -85,13 +85,13 @@ def compare(case: ParityCase, family: str) -> Differences:
 
 def _merged(ours: nn.Module, adapter: Adapter, reference: Reference) -> float:
     adapter.merge()
-    mine, yours = base_state(ours), reference.merged()
-    assert mine.keys() == yours.keys(), "merging leaves other tensors behind"
-    return max((mine[key] - yours[key]).abs().max().item() for key in mine)
+    our_state, their_state = base_state(ours), reference.merged()
+    assert our_state.keys() == their_state.keys(), "merging leaves other tensors behind"
+    return max((our_state[key] - their_state[key]).abs().max().item() for key in our_state)
 
 
 def pair(case: ParityCase, family: str) -> tuple[nn.Module, Adapter, Reference]:
-    """Our adapter and the reference's on two copies of a model, filled with the same random numbers."""
+    """Our adapter and the reference's, on two copies of a model and with the same random numbers in both."""
     assert case.reference is not None
     base = make(family)
     ours = copy.deepcopy(base)
@@ -104,15 +104,15 @@ def pair(case: ParityCase, family: str) -> tuple[nn.Module, Adapter, Reference]:
 
 
 def shake(tensors: Mapping[str, Tensor], seed: int = 1) -> None:
-    """Move every tensor off its start value: a zero or a one would hide half of all faults."""
-    dice = torch.Generator().manual_seed(seed)
+    """Move every tensor off its start value: zeros and ones would hide half of all faults."""
+    rng = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for key in sorted(tensors):
-            tensors[key].add_(torch.randn(tensors[key].shape, generator=dice) * 0.1)
+            tensors[key].add_(torch.randn(tensors[key].shape, generator=rng) * 0.1)
 
 
 def difference(ours: Tensor, theirs: Tensor, batch: dict[str, Tensor]) -> float:
-    """The largest difference of logits (B, T, V) where there are tokens."""
+    """The largest difference of logits (B, T, V), padding left out."""
     real = batch["attention_mask"].bool() if "decoder_input_ids" not in batch else ...
     return (ours[real] - theirs[real]).abs().max().item()
 
@@ -130,7 +130,7 @@ def train(
     tensors: Mapping[str, Tensor],
     batch: dict[str, Tensor],
 ) -> list[float]:
-    """Ten steps of AdamW on one batch; the losses before each."""
+    """Take ten steps of AdamW on one batch, and return the loss before each."""
     optimizer = torch.optim.AdamW(tensors.values(), lr=1e-3, weight_decay=0.0)
     losses = []
     for step in range(STEPS):

@@ -1,4 +1,4 @@
-"""The same method, attached by the library that is its reference."""
+"""Attach the same method with the library that is its reference."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Reference:
         model: in evaluation mode.
         peers: its trained tensors under the names of our ``Adapter.trained_tensors()``.
         logits: its logits for a batch, at the positions of the batch's own tokens (B, T, V).
-        merged: merges it and gives the tensors of the bare model.
+        merged: merges it and returns the tensors of the bare model.
         penalty: what it adds to the loss.
         after_step: what it does after an optimiser step, given its number and how many there will be.
     """
@@ -52,7 +52,7 @@ def in_peft(model: Any, adapter: Adapter) -> Reference:
     settings = {key: value for key, value in adapter.to_peft().items() if key != "peft_type"}
     config = peft.PEFT_TYPE_TO_CONFIG_MAPPING[method.peft_type](**settings)
     if config.is_prompt_learning and config.task_type is None:
-        config.task_type = "CAUSAL_LM"  # without a task peft lets the prompt out, without a word
+        config.task_type = "CAUSAL_LM"  # without a task type peft silently drops the prompt
     below_head = config.task_type == "FEATURE_EXTRACTION"  # BERT takes a prefix there
     theirs: Any = peft.get_peft_model(model.base_model if below_head else model, config).eval()
     for module in theirs.modules():
@@ -64,7 +64,7 @@ def in_peft(model: Any, adapter: Adapter) -> Reference:
     def logits(batch: dict) -> Tensor:
         if below_head:
             return model.cls(theirs(**batch).last_hidden_state)
-        return theirs(**batch).logits[:, -batch["input_ids"].shape[1] :]  # peft leaves the prompt's own logits in
+        return theirs(**batch).logits[:, -batch["input_ids"].shape[1] :]  # peft keeps the prompt's own logits
 
     reference = Reference(theirs, peers, logits, lambda: theirs.merge_and_unload().state_dict())
     if isinstance(config, peft.AdaLoraConfig):
@@ -94,7 +94,7 @@ def in_adapters(model: nn.Module, adapter: Adapter) -> Reference:
     adapters.init(theirs)
     theirs.add_adapter("default", adapters.BnConfig.from_dict(library_config(method, theirs)))
     theirs.train_adapter("default")
-    theirs.eval()  # train_adapter has left it training
+    theirs.eval()  # train_adapter leaves it in training mode
     ours = {name: key for key, name in library_names(adapter, "default").items()}
     found = {name: p for name, p in theirs.named_parameters() if ".default." in name and p.requires_grad}
     peers = {ours.get(name, name): p for name, p in found.items()}

@@ -13,7 +13,7 @@ from pefteach.workshop.machine import machine, need, where
 from pefteach.workshop.parity.cases import CASES
 from pefteach.workshop.parity.compare import Differences, compare, quiet
 
-BAR = 1e-5
+LIMIT = 1e-5
 DOC = ROOT / "docs" / "parity.md"
 COLUMNS = ("forward", "gradient", "training", "merged")
 
@@ -25,7 +25,7 @@ def print_parity(names: list[str], json: bool = False, write: bool = False) -> i
         write: also write them to ``docs/parity.md``; only for all methods together.
 
     Returns:
-        0 if every difference is within the bar, else 1.
+        0 if every difference is within the limit, else 1.
 
     Raises:
         ValueError: an unknown method, or a reference library that is not installed.
@@ -35,7 +35,7 @@ def print_parity(names: list[str], json: bool = False, write: bool = False) -> i
             raise ValueError(f"no method is called {name!r}: choose from {', '.join(CASES)}")
     if names and write:
         raise ValueError("docs/parity.md holds every method: leave the names out to write it")
-    rows = measure(names or list(CASES))
+    rows = compare_all(names or list(CASES))
     if json:
         print(json_.dumps({"machine": machine(), "rows": rows}, indent=2))
     else:
@@ -45,8 +45,8 @@ def print_parity(names: list[str], json: bool = False, write: bool = False) -> i
     return 0 if all(row["holds"] for row in rows) else 1
 
 
-def measure(names: list[str]) -> list[dict]:
-    """One row for each method and family that it is compared on; differences are absolute, in float32."""
+def compare_all(names: list[str]) -> list[dict]:
+    """Compare the named methods; one row for each method and family. Differences are absolute, in float32."""
     for package in {case.reference for name, case in CASES.items() if name in names and case.reference}:
         need(package)
     pairs = [(name, family) for name in names for family in CASES[name].compared_on]
@@ -56,7 +56,7 @@ def measure(names: list[str]) -> list[dict]:
             found: Differences = compare(CASES[name], family)
             rows.append({
                 "name": f"{name}, {family}", "reference": CASES[name].reference, "ours": found.largest, "peer": None,
-                "ratio": None, "bar": BAR, "holds": found.largest <= BAR,
+                "ratio": None, "bar": LIMIT, "holds": found.largest <= LIMIT,
                 **{column: getattr(found, column) for column in COLUMNS},
             })  # fmt: skip
     return rows
@@ -85,7 +85,7 @@ def _document(rows: list[dict]) -> str:
         "The figures are the largest absolute differences in float32: of the logits, of the gradients of every trained",
         "tensor, of the losses of ten AdamW steps and the logits after them, and of the merged weights where there are",
         "such.",
-        f"The bar is {BAR:g}.",
+        f"The limit is {LIMIT:g}.",
         "",
         "| Method, family | reference | forward | gradient | training | merged |",
         "|---|---|---|---|---|---|",

@@ -249,11 +249,11 @@ def test_refuses_wrong_settings_and_changes_nothing(model, method, message):
 
 
 def test_refuses_blocks_it_does_not_know():
-    with pytest.raises(ValueError, match=r"looked for blocks of self_attn, mlp, .*, but encoder\.block\.0 is of layer"):
+    with pytest.raises(ValueError, match=r"^encoder\.block\.0 holds layer, and the known blocks hold self_attn, mlp, "):
         attach(make("t5"), HoulsbyAdapters())
     # Gemma 2 has every name of a Llama and two more: there post_attention_layernorm is something else.
     gemma = transformers.Gemma2Config(**SIZES, num_key_value_heads=2, head_dim=16)
-    with pytest.raises(ValueError, match=r"is of self_attn, mlp, .*, post_feedforward_layernorm: say with sites="):
+    with pytest.raises(ValueError, match=r"holds self_attn, .*, post_feedforward_layernorm, and .*: say with sites="):
         attach(transformers.Gemma2ForCausalLM(gemma), PfeifferAdapters())
 
 
@@ -274,7 +274,7 @@ def test_other_blocks_work_once_their_sites_are_named(kind, tmp_path):
     save_adapter(model, tmp_path)
     assert load_adapter(other, tmp_path).method.sites == sites
     assert torch.equal(logits(other, batch), logits(model, batch))
-    with pytest.raises(ValueError, match="adapters has no place for base_model"):
+    with pytest.raises(ValueError, match="the adapters library has no place for base_model"):
         save_to_adapters(model, tmp_path / "theirs")
 
 
@@ -399,13 +399,13 @@ def test_library_files_that_do_not_fit_are_refused_and_change_nothing(tmp_path):
     with_setting(reduction_factor={"0": 4, "default": 8})
     refused("reduction_factor is {'0': 4, 'default': 8}")
     with_setting(leave_out=[0], use_gating=True)
-    refused("none of Houlsby's, Pfeiffer's and the parallel adapters: use_gating is True, leave_out is .0.")
+    refused("neither Houlsby's nor Pfeiffer's nor parallel adapters: use_gating is True, leave_out is .0.")
     settings.write_text(json.dumps(config | {"config": library.LoRAConfig().to_dict()}))
     refused("architecture is 'lora', .*reduction_factor is None")
     with_setting(scaling="channel")
     refused("scale must be above 0 or 'learned', not 'channel'")
     settings.write_text(json.dumps({key: value for key, value in config.items() if key != "version"}))
-    refused("is not from adapters 1.0 or later")
+    refused("was not written by adapters 1.0 or later")
     settings.unlink()
     refused(r"no adapter_config\.json in", FileNotFoundError)
     weights.rename(tmp_path / "pytorch_adapter.bin")
@@ -415,7 +415,7 @@ def test_library_files_that_do_not_fit_are_refused_and_change_nothing(tmp_path):
 def test_only_bottlenecks_go_to_the_library(tmp_path):
     model = make("llama")
     attach(model, BitFit())
-    with pytest.raises(ValueError, match="'default' is BitFit: only bottleneck adapters go to adapters"):
+    with pytest.raises(ValueError, match="'default' is BitFit: the adapters library takes only bottleneck adapters"):
         save_to_adapters(model, tmp_path / "x")
     assert not (tmp_path / "x").exists()
 
