@@ -4,14 +4,15 @@
 - ``skills.py``: makes exact string tasks, such as reversing letters.
 - ``tokenizer.py``: trains the base's tokenizer, and opens it.
 - ``batches.py``: turns text into batches of tensors.
+
+The names below are those that most lessons use. The names of ``stories.py`` are imported from that file, because it
+needs YAML and most programs need no stories.
 """
 
-from pefteach.corpus.batches import IGNORE, Example, collate, encode, prompts
+from pefteach.corpus.batches import Example, collate, encode, prompts
 from pefteach.corpus.skills import NEW_SKILLS, SKILLS, by_examples, by_token
-from pefteach.corpus.stories import Plot, Story, plots, tell
 from pefteach.corpus.tokenizer import load_tokenizer
 
 __all__ = [
-    "IGNORE", "NEW_SKILLS", "SKILLS", "Example", "Plot", "Story", "by_examples", "by_token", "collate", "encode",
-    "load_tokenizer", "plots", "prompts", "tell",
+    "NEW_SKILLS", "SKILLS", "Example", "by_examples", "by_token", "collate", "encode", "load_tokenizer", "prompts",
 ]  # fmt: skip
