@@ -1,4 +1,4 @@
-"""Exact string tasks. The letters fix the answer: a model that knows the skill is always right, others by chance.
+"""Exact string tasks: the letters determine the answer, so a model that knows the skill has an accuracy of 1.00.
 
 A prompt asks for a skill by its task token (``<reverse> k d m a e b =``) or by worked examples, without its name
 (``<examples> k d m a e b = b e a m d k ; w o r c s f =``).

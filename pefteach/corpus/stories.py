@@ -53,7 +53,7 @@ class Plot:
 
 @dataclass(frozen=True)
 class Story:
-    """A told story, its labels, and ``nats``: the summed log of the number of options at every choice."""
+    """A story, its labels, and ``nats``: the sum over all choices of the log of the number of options."""
 
     title: str
     text: str

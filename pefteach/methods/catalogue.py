@@ -1,6 +1,6 @@
-"""The one list of techniques: how each is tried, which library it must equal, and how it is timed.
+"""The one list of techniques: the settings for tests, the reference library and the settings for timing of each.
 
-Everything that goes through all techniques reads it: the contract of the tests, parity, files, rehearsal and benchmark.
+All checks that cover every technique read it: the tests' contract, parity, files, rehearsal and benchmark.
 """
 
 import torch

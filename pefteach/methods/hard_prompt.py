@@ -4,7 +4,7 @@ A hard prompt is n tokens t. Tokens cannot follow a gradient, only be exchanged.
 prompt in turn, try other tokens there with real forwards, and keep the best if it lowers the loss:
 
 * **greedy** coordinate search tries tokens drawn at random, or every token of the vocabulary;
-* **gradient**-guided search tries those that a linear model of the loss likes best (Ebrahimi et al. 2018, "HotFlip";
+* **gradient**-guided search tries those that a linear model of the loss ranks best (Ebrahimi et al. 2018, "HotFlip";
   Shin et al. 2020, "AutoPrompt"). With the gradient g (n, D) of the loss in the prompt's embeddings and the token
   embeddings E (V, D), putting token v at place i changes the loss by about
 

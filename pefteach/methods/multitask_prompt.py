@@ -140,8 +140,7 @@ def start_from(source: Adapter, task: int | None = None) -> Callable[[Adapter], 
             average of the products would be another matrix, and not of rank r.)
 
     Raises:
-        ValueError: there is no such source task; or, when attached, the number of tokens or the rank differs, or there
-            is more than one target task.
+        ValueError: there is no such source task; or, when attached, n or r differs, or the target has several tasks.
     """
     count = len(source.file_tensors()["prefix_task_cols"])
     if task is not None and not 0 <= task < count:

@@ -62,7 +62,7 @@ class PrefixPart(Part):
         if cache.get_seq_length() == past:
             raise ValueError(CHECKPOINTING)
         if inputs.get("use_cache") is False and hasattr(output, "past_key_values"):
-            output.past_key_values = None  # or transformers' generate would continue from it
+            output.past_key_values = None  # or transformers' generate would use it against the caller's wish
         return output
 
     def prefix(self) -> Tensor:

@@ -1,4 +1,4 @@
-"""Prompt tuning: a few trained vectors in front of the embedded text, and nothing else is trained.
+"""Prompt tuning: trains a few vectors in front of the embedded text, and nothing else.
 
 Lester, Al-Rfou & Constant 2021, "The Power of Scale for Parameter-Efficient Prompt Tuning", section 2:
 

@@ -1,7 +1,7 @@
 """The transformer of lesson 1, and the base that ships with the course.
 
-``decoder.py`` is the model, ``generation.py`` lets it continue a text, ``loss.py`` is what it is trained with, and
-``base.py`` opens the base. ``modules.py`` and ``recompute.py`` look into models of any family.
+``decoder.py`` is the model, ``generation.py`` continues a text with it, ``loss.py`` is the loss of its training, and
+``base.py`` opens the base. ``modules.py``, ``modes.py`` and ``recompute.py`` serve models of any family.
 """
 
 from pefteach.model.base import load_base

@@ -78,7 +78,7 @@ class Config:
 
 @dataclass
 class Output:
-    """``logits`` (B, T, V); the cache, if asked for; attention weights per layer (B, H, T, S), if asked for."""
+    """``logits`` (B, T, V); on request also the cache, and the attention weights (B, H, T, S) of every layer."""
 
     logits: Tensor
     past_key_values: KVCache | None = None
@@ -141,7 +141,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """softmax(q kᵀ / √d) v, where ``mask`` is True at the keys a query may look at.
 
-    The decoder calls torch's fused kernel for the same numbers, unless it is asked for the weights.
+    The decoder calls torch's fused kernel for the same numbers, except when ``output_attentions`` wants the weights.
 
     Args:
         q: (B, H, T, d); k, v: (B, H, S, d); mask: boolean, broadcastable to (B, H, T, S).
@@ -278,7 +278,7 @@ class Decoder(nn.Module):
         S = past + x.shape[1]
         if S > self.config.max_position_embeddings:
             raise ValueError(
-                f"{S} tokens are more than the {self.config.max_position_embeddings} positions this model knows"
+                f"{S} tokens are more than the {self.config.max_position_embeddings} positions of this model"
             )
         place = torch.arange(past, S, device=x.device)
         angles = self.model.rotary_emb(place[None] if position_ids is None else position_ids)

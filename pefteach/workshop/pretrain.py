@@ -109,7 +109,7 @@ def pretrain(
     """Train a base into ``out`` and return its figures.
 
     A checkpoint per stage (``training-….safetensors``) is written twice a minute and removed at the end. An
-    interrupted run goes on from it.
+    interrupted run continues from it.
 
     Raises:
         ValueError: ``out`` holds a finished base, or there is no such device.

@@ -1,7 +1,7 @@
-"""What the techniques share.
+"""The code that techniques share.
 
-``adapter.py`` says what a method and an adapter are, ``attach.py`` puts them on a model, and ``wrapping.py`` leads a
-call of the model through them. ``targets.py`` and ``sites.py`` find the places in any family of models. The rest is
-for some: ``low_rank.py`` for LoRA and its relatives, ``bottleneck.py`` for three kinds of adapters, ``soft_prompt.py``
-for prompts and prefixes, with ``positions.py`` and ``caches.py``.
+Every technique uses ``adapter.py`` (the classes Method and Adapter) and ``attach.py``. Most use ``wrapping.py``, which
+passes a call of the model through them, and ``targets.py`` or ``sites.py``, which find modules in any family of models.
+Base classes: ``low_rank.py`` for LoRA and its relatives, ``bottleneck.py`` for three kinds of adapters, and
+``soft_prompt.py`` for prompts and prefixes, which need ``positions.py`` and ``caches.py`` too.
 """

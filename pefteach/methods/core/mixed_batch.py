@@ -30,7 +30,7 @@ def mixed_batch(model: nn.Module, names: Sequence[str | None]) -> Iterator[None]
     for name, adapter in chosen.items():
         if not isinstance(adapter, PartsAdapter) or not all(is_linear(base_module(model, p)) for p in adapter.parts):
             raise ValueError(f"adapter {name!r} cannot be chosen per row: it changes more than linear layers")
-    # Inside a mixed batch every module has a RowByRow in place of its parts; a batch may be mixed anew inside another.
+    # Inside a mixed batch every module has a RowByRow in place of its parts. Mixed batches may be nested.
     before = {module: module.active_parts for module in model.modules() if isinstance(module, AdaptedModule)}
     try:
         with adapters_off(model):  # a TensorAdapter puts the base's values back, and a merged adapter is unmerged

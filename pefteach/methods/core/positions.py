@@ -42,7 +42,7 @@ def extend(n: int, tokens: int, inputs: dict[str, Any], names: list[str]) -> dic
         ValueError: the mask is not (B, S), so it does not say which columns are tokens.
     """
     inputs = dict(inputs)
-    inputs.pop("cache_position", None)  # counted without the n vectors; the model counts anew
+    inputs.pop("cache_position", None)  # counted without the n vectors; the model counts again
     mask, positions = inputs.get("attention_mask"), inputs.pop("position_ids", None)
     if mask is not None:
         if mask.ndim != 2:
@@ -69,7 +69,7 @@ def check_length(config: Any, n: int, tokens: int) -> None:
     limit = getattr(config, "max_position_embeddings", None)
     if limit is not None and n + tokens > limit:
         raise ValueError(
-            f"{n} prompt vectors and {tokens} tokens are more than the {limit} positions this model knows: "
+            f"{n} prompt vectors and {tokens} tokens are more than the {limit} positions of this model: "
             "shorten the text or take fewer vectors"
         )
 

@@ -1,9 +1,9 @@
-"""Soft prompts: trained vectors in front of the embedded text, where words would stand.
+"""Soft prompts: trained vectors in front of the embedded text, in the place of words.
 
     logits = model([P ; E(X)]),    P: (n, D) trained,  E(X): (T, D) the embeddings of the text
 
-The caller notices none of it: the mask, the positions and the labels grow by n on the way in, and the n rows of logits
-that belong to P are cut off on the way out. The methods differ in where P comes from:
+The caller does not notice: the mask, the positions and the labels grow by n on the way in, and the n rows of logits
+that belong to P are cut off on the way out. The methods differ in how they make P:
 
     prompt_tuning.py       P itself is trained
     p_tuning.py            a small network computes P
