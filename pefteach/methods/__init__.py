@@ -1,4 +1,4 @@
-"""Every technique, one file each; ``core/`` is what they share.
+"""All techniques, each in a file of its own; ``core/`` holds the code that they share.
 
 ``attach(model, LoRA(rank=8))`` puts a method on a model. To see what happens then, read ``lora.py``,
 ``core/low_rank.py``, ``core/wrapping.py`` and ``core/attach.py``, in this order. ``catalogue.py`` lists all techniques.

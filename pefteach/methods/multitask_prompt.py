@@ -44,7 +44,7 @@ class MultitaskPart(PromptPart):
         self.task = method.task
 
     def vectors(self, task_ids: Tensor | None = None) -> Tensor:
-        """The prompt of every row (B, n, D), given their tasks (B,); without any, the default task's (n, D)."""
+        """The prompt of every row (B, n, D), by the rows' tasks (B,); without tasks, the default task's (n, D)."""
         tasks, count = self.task if task_ids is None else task_ids, len(self.prefix_task_cols)
         if task_ids is not None and not ((task_ids >= 0) & (task_ids < count)).all():
             raise ValueError(f"task_ids must be between 0 and {count - 1}, one for every row, not {task_ids.tolist()}")

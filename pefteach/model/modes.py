@@ -1,4 +1,4 @@
-"""Training mode and evaluation mode (no dropout) for the length of a ``with`` block."""
+"""Put a model in training or evaluation mode (no dropout) for the length of a ``with`` block."""
 
 from __future__ import annotations
 

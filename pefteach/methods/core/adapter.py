@@ -124,14 +124,14 @@ class Adapter:
         return {}
 
     def conflict_with(self, other: Adapter) -> str | None:
-        """The place where this adapter and another, active together, would depend on their order; None if nowhere."""
+        """The place where the order of this adapter and another, both active, would matter; None if nowhere."""
         return None
 
     def insert(self) -> None:
-        """Put it into the model, not active yet."""
+        """Put it into the model, without making it active."""
 
     def remove(self) -> None:
-        """Take it out again."""
+        """Take it out of the model."""
 
     def switch(self, on: bool) -> None:
         """Make it act on the model and train, or stop both."""
@@ -144,7 +144,7 @@ class Adapter:
         return 0.0
 
     def after_step(self, step: int, steps: int) -> None:
-        """Called after optimiser step number ``step`` of ``steps``, while the gradients are still there."""
+        """Do what is due after optimiser step number ``step`` of ``steps``, while the gradients are still there."""
 
     def merge(self) -> None:
         """Write the adapter's effect into the base's weights, so that it costs nothing to run."""

@@ -15,7 +15,7 @@ from pefteach.model.modules import ADAPTERS, has_adapters
 def attach(
     model: nn.Module, method: Method, name: str = "default", fill: Callable[[Adapter], None] | None = None
 ) -> Adapter:
-    """Attach a method: the base is frozen, and the new adapter trains and is active. Others are switched off;
+    """Attach a method: freeze the base, and let the new adapter act and train. Other adapters are switched off;
     ``activate(model, "one", "two")`` lets several act.
 
     Args:

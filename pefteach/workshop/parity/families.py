@@ -71,7 +71,7 @@ def make(family: str, seed: int = 0) -> nn.Module:
 
 
 def make_batch(family: str, rows: int = ROWS, length: int = 9, seed: int = 1) -> dict[str, Tensor]:
-    """Token ids (B, T); the second row is padded on the right with three ids that are not to be read."""
+    """Token ids (B, T); the second row is padded on the right with three ids that no method may read."""
     ids = torch.randint(3, VOCABULARY, (rows, length), generator=torch.Generator().manual_seed(seed))
     mask = torch.ones_like(ids)
     mask[1, -3:] = 0
