@@ -37,7 +37,7 @@ def test_the_import_alone_loads_nothing_heavy():
 
 @pytest.mark.parametrize(
     "room",
-    ["corpus", "exercises", "interop", "lessons", "lessons.kit", "measure", "memory", "methods", "model", "quant",
+    ["corpus", "exercises", "interop", "lessons", "measure", "memory", "methods", "model", "quant",
      "training"],
 )  # fmt: skip
 def test_every_room_shows_names_and_says_what_it_is_for(room):
