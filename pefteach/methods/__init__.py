@@ -1,7 +1,8 @@
 """All techniques, each in a file of its own; ``core/`` holds the code that they share.
 
-``attach(model, LoRA(rank=8))`` puts a method on a model. To see what happens then, read ``lora.py``,
-``core/low_rank.py``, ``core/wrapping.py`` and ``core/attach.py``, in this order. ``catalogue.py`` lists all techniques.
+``attach(model, LoRA(rank=8))`` puts a method on a model. To see what happens in a forward pass, read ``lora.py``,
+``core/low_rank.py`` and ``core/wrapping.py``; to see how it is attached, detached and merged, ``core/attach.py`` and
+``core/parts_adapter.py``. ``catalogue.py`` lists all techniques.
 """
 
 from pefteach.methods.catalogue import *  # noqa: F403  the methods themselves: LoRA, PromptTuning …

@@ -82,7 +82,10 @@ class Method:
 
 
 class Adapter:
-    """A method attached to a model under a name."""
+    """A method attached to a model under a name.
+
+    ``active`` says whether it acts, by itself or, while it is ``merged``, in the base's weights.
+    """
 
     def __init__(self, method: Method, model: nn.Module, name: str):
         self.method, self.model, self.name, self.active, self.merged = method, model, name, False, False
@@ -128,10 +131,10 @@ class Adapter:
         return None
 
     def insert(self) -> None:
-        """Put it into the model, without making it active."""
+        """Put what is new into the model, not active yet. Where nothing is new there is nothing to do."""
 
     def remove(self) -> None:
-        """Take it out of the model."""
+        """Take it out again."""
 
     def switch(self, on: bool) -> None:
         """Make it act on the model and train, or stop both."""

@@ -1,4 +1,7 @@
-"""Attach methods to a model, choose which adapters are active, and detach them."""
+"""Attach methods to a model, choose which adapters are active, and detach them.
+
+attach  ->  LoRA.build: a LoRAPart for every layer  ->  PartsAdapter.insert: wrap the layers  ->  activate
+"""
 
 from __future__ import annotations
 
@@ -29,14 +32,14 @@ def attach(
         raise ValueError(f"an adapter named {name!r} is attached already: detach it first or choose another name")
     if not name or "." in name:
         raise ValueError(f"an adapter needs a name without dots, not {name!r}")
-    with adapters_off(model):
+    with adapters_off(model):  # what is built now must see the base's own weights
         adapter = method.build(model, name)
         if fill is not None:
             fill(adapter)
     if not has_adapters(model):
         model.__dict__[ADAPTERS] = Registry({}, {p: p.requires_grad for p in model.parameters()})
         model.requires_grad_(False)
-    adapter.insert()
+    adapter.insert()  # into the model: for LoRA, PartsAdapter.insert
     attached(model)[name] = adapter
     activate(model, name)
     return adapter

@@ -75,7 +75,7 @@ class PartsAdapter(Adapter):
         if not self.active:
             raise ValueError(f"adapter {self.name!r} is switched off: activate it before merging")
         if any(a.merged for a in attached(self.model).values()):
-            raise ValueError("an adapter is merged already: unmerge it first, or its effect would count twice")
+            raise ValueError("an adapter is merged already: unmerge it first, as two could not be undone in any order")
         layers = {path: base_module(self.model, path) for path in self.parts}
         new = merged_values(self.model, layers, self.parts)
         for parameter, value in new.items():

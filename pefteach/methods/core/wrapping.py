@@ -5,9 +5,10 @@ LoRA and (IA)³ wrap linear layers, bottleneck adapters the halves of a block, a
 prompt or a prefix wraps the whole model, whose call has ``inputs_embeds``, ``attention_mask`` and ``past_key_values``
 to lengthen. With LoRA on ``q_proj``, a forward pass goes
 
-    q_proj(x)  ->  AdaptedModule.forward(x)  ->  part(call, x)  ->  LowRankPart.forward: call(x) + update(x)
+    q_proj(x)  ->  AdaptedModule.forward(x)  ->  part(call, x)  ->  LowRankPart.forward: call(x) + LoRAPart.update(x)
 
-where ``call`` is the ``q_proj`` of the base. With two adapters, the second one's ``call`` is the first one's part.
+where ``call`` is the ``q_proj`` of the base. With two adapters, the second one's ``call`` runs the base and the first
+one's part; both see the same x, so the result is W x + ΔW₁ x + ΔW₂ x.
 """
 
 from __future__ import annotations
@@ -71,13 +72,15 @@ class AdaptedModule(nn.Module):
         self.active_parts: tuple[Part, ...] = ()
 
     def forward(self, *args, **kwargs):
-        # `self.base_layer` would take a detour through __getattr__ at every call.
+        # A module is in _modules, the model's own forward in __dict__; `self.base_layer` would take a detour through
+        # __getattr__ at every call.
         call = self.__dict__.get("base_layer") or self._modules["base_layer"]
         for part in self.active_parts:
             call = functools.partial(part, call)
         return call(*args, **kwargs)
 
-    def __getattr__(self, name: str) -> Any:  # q_proj.weight, q_proj.in_features … are still the layer's
+    # q_proj.weight is still the layer's weight, and mlp.up_proj is still found in a wrapped mlp.
+    def __getattr__(self, name: str) -> Any:
         try:
             return super().__getattr__(name)
         except AttributeError:
@@ -116,7 +119,7 @@ def adapted_module(model: Any, path: str) -> AdaptedModule:
 def unwrap(model: Any, path: str) -> None:
     """Put the base's own module back at a path."""
     if path == "":
-        del model.forward, model.adapted_call
+        del model.forward, model.adapted_call  # the forward of the model's class shows again
     else:
         _put(model, path, model.get_submodule(path).base_layer)
 
