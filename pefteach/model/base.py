@@ -28,9 +28,13 @@ def check_base(folder: Path = BASE) -> None:
         expected, name = line.split("  ")
         file = sums.parent / name
         if not file.exists():
-            raise FileNotFoundError(f"{file} is missing: restore it with `git checkout {name}`")
+            raise FileNotFoundError(
+                f"{file} is missing: restore it with `git checkout {name}`, or install pefteach again"
+            )
         if hashlib.sha256(file.read_bytes()).hexdigest() != expected:
-            raise ValueError(f"{file} is damaged or was changed: restore it with `git checkout {name}`")
+            raise ValueError(
+                f"{file} is damaged or was changed: restore it with `git checkout {name}`, or install pefteach again"
+            )
 
 
 def load_base(folder: Path = BASE) -> tuple[Decoder, Tokenizer]:
