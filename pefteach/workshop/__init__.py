@@ -7,5 +7,7 @@
 - ``bench/``: measures speed and memory.
 - ``pretrain.py``: makes the base.
 - ``model_card.py``: measures the base and writes its model card.
+- ``rooms.py``: counts the arrows between the folders of the package.
+- ``machine.py`` and ``rows.py``: what the commands that measure print, and where they ran.
 - ``clone.py``: refuses to write where there is no repository.
 """
