@@ -30,6 +30,12 @@ def base_module(model: nn.Module, path: str) -> Any:
     return unwrapped(model.get_submodule(path))
 
 
+def put_module(model: nn.Module, path: str, module: nn.Module) -> None:
+    """Let ``module`` stand at a path, in the place of what stands there, an adapter's wrapper too."""
+    parent, _, name = path.rpartition(".")
+    setattr(base_module(model, parent), name, module)  # the parent may be wrapped
+
+
 def base_modules(model: nn.Module, path: str = "") -> Iterator[tuple[str, nn.Module]]:
     """Every module of the base with its path, as if no adapter were there."""
     for name, child in model.named_children():

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from pefteach.choices import BACKENDS
-from pefteach.model.modules import base_modules, has_adapters, is_linear, linear_shape, unwrapped
+from pefteach.model.modules import base_modules, has_adapters, is_linear, linear_shape, put_module, unwrapped
 from pefteach.quant.files import from_state
 from pefteach.quant.four_bit import Quantised4bit
 from pefteach.quant.linear4bit import Linear4bit
@@ -218,5 +218,4 @@ def _put(model: nn.Module, path: str, layer: nn.Module) -> None:
     if unwrapped(place) is not place:
         place.base_layer = layer
         return
-    parent, _, name = path.rpartition(".")
-    setattr(model.get_submodule(parent), name, layer)
+    put_module(model, path, layer)

@@ -45,11 +45,11 @@ def _reached(arrows: dict[str, set[str]], room: str) -> set[str]:
 
 
 def upward(arrows: dict[str, set[str]]) -> int:
-    """The fewest arrows that have to be turned round before all point one way, found circle by circle."""
+    """How many arrows have to go before all point one way: one after the other, the one that helps most first."""
     left = {room: set(others) for room, others in arrows.items()}
     removed = 0
     while groups := circles(left):
-        # The arrow inside a circle whose two rooms have the fewest other arrows between the circle's rooms goes first.
+        # The arrow without which the fewest rooms are left in circles goes first.
         room, other = min(
             ((a, b) for group in groups for a in group for b in left.get(a, ()) if b in group),
             key=lambda arrow: (sum(len(g) for g in circles(_without(left, *arrow))), arrow),

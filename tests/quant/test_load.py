@@ -6,7 +6,7 @@ from torch import nn
 
 from helpers import same, snapshot, train_by_hand
 from pefteach.measure.parameters import count_parameters
-from pefteach.methods import BitFit, DoRA, FullFineTuning, LastLayers, LoRA, attach, detach
+from pefteach.methods import BitFit, DoRA, FullFineTuning, HoulsbyAdapters, LastLayers, LoRA, attach, detach
 from pefteach.model.base import load_base
 from pefteach.quant import Linear4bit, dequantise, load_in_4bit, quantise
 from pefteach.quant.load import block_linears, check_bitsandbytes, four_bit_weight
@@ -256,3 +256,14 @@ def test_rows_that_are_not_whole_blocks_are_refused_where_bitsandbytes_gets_them
 def test_the_guard_leaves_other_models_alone():
     model = make("ours")
     assert check_bitsandbytes(model) is model
+
+
+def test_dequantises_inside_a_module_that_an_adapter_wraps():
+    model, batch = quantise(make("llama")), make_batch("llama")
+    shake(attach(model, HoulsbyAdapters(7)).trained_tensors())
+    before = model(**batch).logits
+    dequantise(model)
+    assert not four_bit(model)
+    torch.testing.assert_close(model(**batch).logits, before, atol=1e-5, rtol=1e-5)
+    detach(model)
+    assert type(model.model.layers[0].mlp.down_proj) is nn.Linear

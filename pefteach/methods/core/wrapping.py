@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from pefteach.model.modules import ADAPTED_CALL, base_module
+from pefteach.model.modules import ADAPTED_CALL, put_module
 
 
 class Part(nn.Module):
@@ -94,7 +94,7 @@ def wrap(model: Any, path: str) -> AdaptedModule:
     module = model.get_submodule(path)
     if not isinstance(module, AdaptedModule):
         module = AdaptedModule(module)
-        _put(model, path, module)
+        put_module(model, path, module)
     return module
 
 
@@ -121,9 +121,4 @@ def unwrap(model: Any, path: str) -> None:
     if path == "":
         del model.forward, model.adapted_call  # the forward of the model's class shows again
     else:
-        _put(model, path, model.get_submodule(path).base_layer)
-
-
-def _put(model: nn.Module, path: str, module: nn.Module) -> None:
-    parent, _, name = path.rpartition(".")
-    setattr(base_module(model, parent), name, module)  # the parent may be wrapped too
+        put_module(model, path, model.get_submodule(path).base_layer)
